@@ -1,0 +1,1 @@
+"""Edit a neural network and measure what the edit broke."""

@@ -1,0 +1,114 @@
+"""What to change, what to ask, and what came back: plain data without any model in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One change to a model.
+
+    `x` is what the edit is made on: for language a prompt template with one `{}` for the subject, for vision
+    an image. `target` is what the model shall answer afterwards, `old` what it answered before (None: unknown).
+    """
+
+    id: str
+    x: Any
+    target: Any
+    old: Any = None
+    subject: str | None = None
+    mask: Any = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        """The template with the subject filled in."""
+        return str(self.x).replace("{}", str(self.subject), 1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question. `choices` are continuations, classes or prompts; `target` is the index of the right one.
+
+    `group` names the request that the question belongs to: metrics average within a group, then over groups.
+    """
+
+    id: str
+    x: Any
+    choices: tuple[Any, ...]
+    target: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A named set of questions: edit, paraphrase, neighbourhood, original, downstream, text."""
+
+    name: str
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model answered to n examples with k choices each; absent choices are NaN.
+
+    logp:   mean log-probability per token of each choice (nats); for classes, the log-softmax.
+    hits:   share of the choice's tokens that are the argmax under teacher forcing (1: the model says it by itself).
+    tokens: number of tokens of each choice.
+    target: index of the right choice.
+    """
+
+    logp: Float[np.ndarray, "n k"]
+    hits: Float[np.ndarray, "n k"]
+    tokens: Int[np.ndarray, "n k"]
+    target: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, rows: Sequence[int] | Bool[np.ndarray, " n"] | Int[np.ndarray, " m"]) -> Scores:
+        """The same answers for some of the examples, in the order of `rows`."""
+        i = np.asarray(rows)
+        return Scores(self.logp[i], self.hits[i], self.tokens[i], self.target[i])
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured number, as it stands in records.jsonl. Tidy: one row, one value.
+
+    run:      the run's id.                        step:     trajectory step; 0 is the unedited model.
+    alpha:    interpolation coefficient (1: the whole edit).
+    n_edits:  edits in the model at this step.     scope:    whom the number is about (see `SCOPES`).
+    probe:    edit, paraphrase, neighbourhood, ... or "" for numbers of the weights.
+    shift, severity: the distribution shift; "none" and 0 without one.
+    layer:    parameter the number is about, or "".
+    metric, value, n: what was measured, and over how many examples (or requests) it is a mean.
+    """
+
+    run: str
+    step: int
+    alpha: float
+    n_edits: int
+    scope: str
+    probe: str
+    shift: str
+    severity: int
+    layer: str
+    metric: str
+    value: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+#: unedited: all requests on the untouched model; at-edit: the newest edit right after it was made;
+#: retention: every edit made so far, at this later moment; final: all requests after the last edit;
+#: model: the model as a whole (drift, perplexity).
+SCOPES = ("unedited", "at-edit", "retention", "final", "model")

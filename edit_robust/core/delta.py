@@ -1,0 +1,179 @@
+"""A weight change as an object of its own: factors or a dense matrix for each parameter, portable and exact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from edit_robust.core.errors import UserError
+from edit_robust.core.files import atomic_path
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """u v^T with u [d_out, r] and v [d_in, r]."""
+
+    u: Float[Tensor, "d_out r"]
+    v: Float[Tensor, "d_in r"]
+
+    def dense(self) -> Float[Tensor, "d_out d_in"]:
+        return self.u @ self.v.T
+
+    def scale(self, alpha: float) -> LowRank:
+        return LowRank(self.u * alpha, self.v)
+
+    def norm(self) -> float:
+        """Frobenius norm through the r x r Gram matrices, without building the product."""
+        gram = (self.u.double().T @ self.u.double()) * (self.v.double().T @ self.v.double())
+        return float(gram.sum().clamp_min(0).sqrt())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.u.shape[0], self.v.shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"u": self.u, "v": self.v}
+
+    def truncate(self, r: int) -> LowRank:
+        """Best rank-r approximation, from QR of both factors and the SVD of a small core."""
+        if r >= self.u.shape[1]:
+            return self
+        qu, ru = torch.linalg.qr(self.u.double())
+        qv, rv = torch.linalg.qr(self.v.double())
+        a, s, b = torch.linalg.svd(ru @ rv.T)
+        return LowRank((qu @ a[:, :r] * s[:r]).to(self.u.dtype), (qv @ b[:r].T).to(self.v.dtype))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A full matrix [d_out, d_in]; a bias is [d_out, 1]."""
+
+    m: Float[Tensor, "d_out d_in"]
+
+    def dense(self) -> Float[Tensor, "d_out d_in"]:
+        return self.m
+
+    def scale(self, alpha: float) -> Dense:
+        return Dense(self.m * alpha)
+
+    def norm(self) -> float:
+        return float(self.m.double().norm())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.m.shape[0], self.m.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"m": self.m}
+
+    def truncate(self, r: int) -> LowRank:
+        a, s, b = torch.linalg.svd(self.m.double(), full_matrices=False)
+        return LowRank((a[:, :r] * s[:r]).to(self.m.dtype), b[:r].T.contiguous().to(self.m.dtype))
+
+
+Term = LowRank | Dense
+
+
+def _sum(a: Term, b: Term) -> Term:
+    if a.shape != b.shape:
+        raise ValueError(f"cannot add changes of shapes {a.shape} and {b.shape}")
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
+        rank = a.u.shape[1] + b.u.shape[1]
+        if rank < min(a.shape):  # factors stay smaller than the matrix
+            return LowRank(torch.cat([a.u, b.u], 1), torch.cat([a.v, b.v], 1))
+    return Dense(a.dense() + b.dense())
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A change of some parameters, keyed by parameter name, in (d_out, d_in) orientation.
+
+    `base` fingerprints the weights that the change was computed at. Changes of different bases are not added by
+    accident: `+` refuses, `Delta.chain` says that a trajectory stacks them on purpose.
+    """
+
+    terms: Mapping[str, Term]
+    base: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def scale(self, alpha: float) -> Delta:
+        """alpha times the change; alpha 0 is the identity, alpha 1 the change itself."""
+        return Delta({k: t.scale(alpha) for k, t in self.terms.items()}, self.base, self.info)
+
+    def __add__(self, other: Delta) -> Delta:
+        if self.base != other.base:
+            raise ValueError(f"changes made at different weights ({self.base} and {other.base}) cannot be added")
+        return Delta.chain([self, other])
+
+    @staticmethod
+    def chain(deltas: list[Delta]) -> Delta:
+        """The sum of changes made one after the other; its base is the first one's."""
+        terms: dict[str, Term] = {}
+        for delta in deltas:
+            for name, term in delta.terms.items():
+                terms[name] = _sum(terms[name], term) if name in terms else term
+        return Delta(terms, deltas[0].base if deltas else "")
+
+    def norm(self) -> float:
+        """Frobenius norm over all changed parameters."""
+        return sum(t.norm() ** 2 for t in self.terms.values()) ** 0.5
+
+    def truncate(self, r: int) -> Delta:
+        return Delta({k: t.truncate(r) for k, t in self.terms.items()}, self.base, self.info)
+
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(x).all()) for t in self.terms.values() for x in t.tensors().values())
+
+    def digest(self) -> str:
+        """Hash of the exact bits of the change."""
+        h = hashlib.sha256()
+        for name in sorted(self.terms):
+            for part, x in sorted(self.terms[name].tensors().items()):
+                h.update(f"{name}:{part}:{tuple(x.shape)}:{x.dtype}".encode())
+                h.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return h.hexdigest()[:16]
+
+    def save(self, path: str | Path) -> Path:
+        """Write as safetensors (`name|u`, `name|v` or `name|m`) with base and info in the header; atomic."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        tensors = {
+            f"{name}|{part}": x.detach().cpu().contiguous()
+            for name, term in self.terms.items()
+            for part, x in term.tensors().items()
+        }
+        header = {"base": self.base, "info": json.dumps(dict(self.info)), "format": "edit-robust-delta-1"}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=header)
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> Delta:
+        """Read what `save` wrote. Raises UserError when the file is missing, truncated or of another kind."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.exists():
+            raise UserError(f"no delta file at {path}")
+        try:
+            with safe_open(str(path), framework="pt") as f:
+                header = f.metadata() or {}
+                parts: dict[str, dict[str, Tensor]] = {}
+                for key in f.keys():  # noqa: SIM118 - not a dict
+                    name, _, part = key.rpartition("|")
+                    parts.setdefault(name, {})[part] = f.get_tensor(key)
+        except (SafetensorError, OSError) as e:
+            raise UserError(f"{path} is not a readable delta file: {e}") from e
+        if header.get("format") != "edit-robust-delta-1":
+            raise UserError(f"{path} is a safetensors file, but not a delta written by this program")
+        terms: dict[str, Term] = {n: Dense(p["m"]) if "m" in p else LowRank(p["u"], p["v"]) for n, p in parts.items()}
+        return Delta(terms, header.get("base", ""), json.loads(header.get("info", "{}")))

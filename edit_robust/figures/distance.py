@@ -1,0 +1,69 @@
+"""How far the edited layers have moved away from where they began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from edit_robust.figures import style
+from edit_robust.figures.frame import RunData, rows, sequences, series
+from edit_robust.figures.grouping import groups
+from edit_robust.figures.layers import short_names
+
+NAME = "distance"
+TITLE = "How far the edited layers have moved"
+CAPTION = (
+    "Distance of the edited weights from the original ones. Left: Frobenius norm. Right: the same divided by the "
+    "number of weights, on a logarithmic axis, which is how the scaling paper's code reports it. A sudden jump marks "
+    "an edit that disables the model."
+)
+PANELS = (("drift_fro", "Frobenius norm ‖W - W₀‖"), ("drift_per_element", "‖W - W₀‖ per weight (log axis)"))
+
+
+def applies(runs: Sequence[RunData]) -> bool:
+    """Whether any sequence recorded how far its layers moved."""
+    return any(len(rows(run, scope="model", metric=("drift_fro", "drift_per_element"))) for run in sequences(runs))
+
+
+@style.styled
+def draw(runs: Sequence[RunData]) -> Figure:
+    """Layer distance against the number of edits; a colour a group, a dash a layer (a colour a layer for one group)."""
+    runs = sequences(runs)
+    all_groups = groups(runs)
+    figure, axes = style.panels(TITLE, 1, len(PANELS), width=4.7, height=3.1)
+    names = sorted({layer for run in runs for layer in rows(run, scope="model", metric="drift_fro")["layer"]})
+    short = short_names(names)
+    order = sorted(names, key=lambda name: (len(short[name]), short[name]))
+    for ax, (metric, title) in zip(axes[0], PANELS, strict=True):
+        for group in all_groups:
+            for place, layer in enumerate(order):
+                found = [series(run, scope="model", metric=metric, layer=layer) for run in group.runs]
+                if metric == "drift_per_element":
+                    found = [one[one > 0] for one in found]
+                color, dash = look(len(all_groups), group.number, place)
+                style.line(ax, style.combine(found), color, linestyle=dash)
+        ax.set_title(title)
+        if not style.empty(ax):
+            style.count_axis(ax, "number of edits in the model")
+            if metric == "drift_fro":
+                ax.set_ylim(bottom=0)
+                ax.yaxis.set_major_formatter(style.FuncFormatter(lambda value, _: style.plain(value)))
+            else:
+                style.log_axis(ax)
+    alone = len(all_groups) == 1
+    colors = [] if alone and len(order) > 1 else [style.handle(g.legend, style.color_of(g.number)) for g in all_groups]
+    layers = []
+    if len(order) > 1:
+        for place, layer in enumerate(order):
+            color, dash = look(len(all_groups), 0, place)
+            layers.append(style.handle(short[layer], color if alone else style.GREY, linestyle=dash))
+    style.legend(figure, [*colors, *layers, *style.band_handle(len(group.runs) for group in all_groups)])
+    return figure
+
+
+def look(n_groups: int, group: int, place: int) -> tuple[str, object]:
+    """Colour and dash of a layer: colours tell groups apart where there are several, else layers."""
+    if n_groups == 1:
+        return style.color_of(place), style.dash_of(place)
+    return style.color_of(group), style.DASHES[place % len(style.DASHES)]

@@ -1,0 +1,1 @@
+"""Pure functions of scores. No model, no files."""

@@ -1,0 +1,1 @@
+"""Networks as experiments see them: editable weights that answer questions."""

@@ -1,0 +1,146 @@
+"""Find the parts of a causal language model by what they do, never by what the model is called.
+
+The decoder stack is the longest list of like modules; one tiny forward pass then tells the order in which things
+run: the last projection inside a block is the MLP's down-projection, and what runs after the stack is the final norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edit_robust.core.editable import Kind, Layer
+from edit_robust.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where things are in a decoder.
+
+    owner:  the module that embeds tokens and runs the stack (called with input_ids).
+    blocks: the decoder blocks in order.   after: modules applied to the last block's output, in order (final norm).
+    head:   hidden states -> logits.        layers: the down-projection of every block.
+    additive: a block's output is (something that the down-projection does not touch) + its output.
+    """
+
+    owner: nn.Module
+    blocks: tuple[nn.Module, ...]
+    after: tuple[nn.Module, ...]
+    head: nn.Module
+    layers: tuple[Layer, ...]
+    additive: bool
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Linear or GPT-2's Conv1D: a 2-d weight applied to the last axis."""
+    weight = getattr(module, "weight", None)
+    return isinstance(module, nn.Linear) or (
+        type(module).__name__ == "Conv1D" and isinstance(weight, Tensor) and weight.dim() == 2
+    )
+
+
+def kind_of(module: nn.Module) -> Kind:
+    return "linear" if isinstance(module, nn.Linear) else "conv1d"
+
+
+def hidden_of(output: Any) -> Tensor:
+    """A block's hidden states, whether it returns a tensor or a tuple."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def with_hidden(output: Any, hidden: Tensor) -> Any:
+    """The same kind of output, with other hidden states."""
+    return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+
+def dissect(net: nn.Module, hidden_size: int) -> Anatomy:
+    """Find the anatomy. Raises UserError when the network is not a decoder of the usual kind."""
+    stacks = [
+        (name, m)
+        for name, m in net.named_modules()
+        if isinstance(m, nn.ModuleList) and len(m) and len({type(b) for b in m}) == 1 and _has_projection(m[0])
+    ]
+    if not stacks:
+        raise UserError("no stack of decoder blocks found in this model: it is not a causal language model")
+    stack_name, stack = max(stacks, key=lambda s: sum(p.numel() for p in s[1].parameters()))
+    owner = net.get_submodule(stack_name.rpartition(".")[0])
+    head = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
+    if head is None:
+        raise UserError("this model has no output head: a causal language model is needed")
+    blocks = tuple(stack)
+    names = {m: n for n, m in net.named_modules()}
+
+    called: list[nn.Module] = []
+    hooks = []
+    direct = [m for m in owner.children() if m is not stack]
+    inside = [m for b in blocks for m in b.modules() if is_projection(m)]
+    for m in [*direct, *blocks, *inside]:
+        hooks.append(m.register_forward_hook(lambda mod, args, out: called.append(mod)))
+    try:
+        with torch.no_grad():
+            ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+            owner(input_ids=ids, use_cache=False)
+    finally:
+        for h in hooks:
+            h.remove()
+
+    if called.count(blocks[-1]) != 1:
+        raise UserError("this model runs a block more than once, or not at all: it cannot be edited by layer")
+    end = called.index(blocks[-1])
+    after = tuple(m for m in called[end + 1 :] if m in direct)
+    layers = []
+    for i, block in enumerate(blocks):
+        mine = set(block.modules())
+        projections = [m for m in called if m in mine and is_projection(m)]
+        if not projections:
+            raise UserError(f"block {i} has no projection that could be edited (a mixture of experts, perhaps)")
+        down = projections[-1]
+        layer = Layer(names[down], i, kind_of(down), down)
+        if layer.shape[0] != hidden_size:
+            raise UserError(
+                f"the last projection of block {i}, {layer.name}, gives {layer.shape[0]} values and not the hidden "
+                f"size {hidden_size}: this architecture has no single MLP down-projection to edit"
+            )
+        layers.append(layer)
+    return Anatomy(owner, blocks, after, head, tuple(layers), _additive(owner, blocks, layers))
+
+
+def _has_projection(block: nn.Module) -> bool:
+    return sum(is_projection(m) for m in block.modules()) >= 2
+
+
+def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Layer]) -> bool:
+    """Shift each down-projection's output by a known amount and see whether the block's output shifts as much."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+
+    def outputs(shift: float) -> list[Tensor]:
+        seen: list[Tensor] = []
+        hooks = []
+        for block, layer in zip(blocks, layers, strict=True):
+            hooks.append(layer.module.register_forward_hook(lambda m, a, out: out + shift))
+            # each block sees the unshifted stream, so that every block is judged alone
+            hooks.append(block.register_forward_hook(lambda m, a, out: _judge(out, seen, shift)))
+        try:
+            with torch.no_grad():
+                owner(input_ids=ids, use_cache=False)
+        finally:
+            for h in hooks:
+                h.remove()
+        return seen
+
+    plain, shifted = outputs(0.0), outputs(1.0)
+    return all(_shifted_by_one(a, b) for a, b in zip(plain, shifted, strict=True))
+
+
+def _shifted_by_one(a: Tensor, b: Tensor) -> bool:
+    rounding = 8 * torch.finfo(a.dtype).eps * a.float().abs()
+    return bool(((b.float() - a.float() - 1).abs() <= 0.05 + rounding).all())
+
+
+def _judge(output: Any, seen: list[Tensor], shift: float) -> Any:
+    hidden = hidden_of(output)
+    seen.append(hidden.detach().clone())
+    return with_hidden(output, hidden - shift)

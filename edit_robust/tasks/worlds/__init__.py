@@ -1,0 +1,1 @@
+"""The built-in worlds: generated data that needs no download."""

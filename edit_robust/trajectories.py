@@ -1,0 +1,239 @@
+"""Walks through weight space. A walk yields points; at each point the model stands in its changed state.
+
+A walk takes its edits from a ledger, which makes them or, when a run goes on after an interruption, gives them back
+bit for bit. Points that have been measured already are walked through without being yielded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edit_robust.core import Delta, Editable, Request, UserError
+from edit_robust.editors.base import Edit, Editor, State
+
+
+@dataclass(frozen=True)
+class Look:
+    """Whom to ask at a point: a scope (see `core.data.SCOPES`) and the indices of the requests."""
+
+    scope: str
+    requests: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a walk stands. step 0 is the unedited model. `edits` are those just made, with the requests they are for;
+    `whole` asks for what concerns the model as a whole: drift and perplexity."""
+
+    step: int
+    alpha: float
+    n_edits: int
+    looks: tuple[Look, ...]
+    whole: bool = False
+    edits: tuple[tuple[int, dict[str, float]], ...] = ()
+    terms: dict[str, float] = field(default_factory=dict)
+
+
+class Ledger(Protocol):
+    """Gives edits back, or makes and keeps them."""
+
+    def measured(self, step: int) -> bool:
+        """Has the point been measured before?"""
+        ...
+
+    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]], state: State) -> list[Edit]:
+        """Edits that all start from the unedited model; made together, so kept or made together."""
+        ...
+
+    def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
+        """Bring the model from where `step` - 1 left it to where `step` leaves it: by replaying the kept change, by
+        jumping to kept weights (the steps jumped over have been measured), or by making the edit."""
+        ...
+
+
+class Trajectory(Protocol):
+    name: str
+
+    def points(self, n: int) -> int:
+        """How many points the walk has for n requests, the unedited one included."""
+        ...
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]: ...
+
+
+def _terms(delta: Delta) -> dict[str, float]:
+    return {name: term.norm() for name, term in delta.terms.items()}
+
+
+def _with_requests(edit: Edit, requests: Sequence[int]) -> tuple[tuple[int, dict[str, float]], ...]:
+    return tuple(zip(requests, edit.info, strict=True))
+
+
+def _check_every(every: int) -> int:
+    if every < 1:
+        raise UserError(f"trajectory.every={every} must be at least 1")
+    return every
+
+
+def _check_batch(batch_size: int | None) -> int | None:
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"trajectory.batch_size={batch_size} must be at least 1")
+    return batch_size
+
+
+def _needs_batches(editor: Editor, size: int) -> None:
+    if size > 1 and not editor.batches:
+        raise UserError(
+            f"{editor.name} writes one fact at a time: trajectory.batch_size must be 1 (memit and ft can write more)"
+        )
+
+
+class Single:
+    """Each edit from the unedited model, one after the other. `chunk` edits are made side by side."""
+
+    def __init__(self, name: str = "single", every: int = 10, chunk: int = 8) -> None:
+        self.name, self.every, self.chunk = name, _check_every(every), chunk
+
+    def points(self, n: int) -> int:
+        return n + 1
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        n = len(requests)
+        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        for start in range(0, n, self.chunk):
+            some = range(start, min(start + self.chunk, n))
+            if all(ledger.measured(i + 1) for i in some):
+                continue
+            made = ledger.independent(
+                [i + 1 for i in some],
+                lambda some=some: editor.edit_each(model, [requests[i] for i in some], state),  # type: ignore[misc]
+                state,
+            )
+            for i, edit in zip(some, made, strict=True):
+                with model.patched(edit.delta):
+                    due = (i + 1) % self.every == 0 or i == n - 1
+                    look = Look("at-edit", [i])
+                    yield Point(i + 1, 1.0, 1, (look,), due, _with_requests(edit, [i]), _terms(edit.delta))
+
+
+class Batch:
+    """`batch_size` requests in one change (all of them when null), each batch from the unedited model."""
+
+    def __init__(self, name: str = "batch", batch_size: int | None = None) -> None:
+        self.name, self.batch_size = name, _check_batch(batch_size)
+
+    def points(self, n: int) -> int:
+        return -(-n // (self.batch_size or n)) + 1
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        n = len(requests)
+        size = self.batch_size or n
+        _needs_batches(editor, size)
+        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        for step, start in enumerate(range(0, n, size), start=1):
+            some = range(start, min(start + size, n))
+            if ledger.measured(step):
+                continue
+            made = ledger.independent(
+                [step],
+                lambda some=some: [editor.edit(model, [requests[i] for i in some], state)],  # type: ignore[misc]
+                state,
+            )
+            with model.patched(made[0].delta):
+                look = Look("at-edit", some)
+                yield Point(step, 1.0, len(some), (look,), True, _with_requests(made[0], some), _terms(made[0].delta))
+
+
+class Sequential:
+    """Edits stack up, `batch_size` at a time, and are never undone; every `every` edits all past ones are asked again."""
+
+    def __init__(self, name: str = "sequential", every: int = 10, batch_size: int = 1) -> None:
+        _check_batch(batch_size)
+        self.name, self.every, self.batch_size = name, _check_every(every), batch_size
+
+    def points(self, n: int) -> int:
+        return -(-n // self.batch_size) + 1
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        n = len(requests)
+        _needs_batches(editor, self.batch_size)
+        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        with model.held(state.layers):
+            for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size):
+                if ledger.measured(step):
+                    continue
+                done = some[-1] + 1
+                last = done == n
+                due = last or done // self.every > some[0] // self.every
+                looks = [Look("at-edit", some)]
+                looks += [Look("retention", range(done))] if due else []
+                looks += [Look("final", range(n))] if last else []
+                yield Point(step, 1.0, done, tuple(looks), due, _with_requests(edit, some), _terms(edit.delta))
+
+
+class Interpolate:
+    """W0 + alpha (W - W0) between the unedited weights and those after all edits, alpha in `alphas`.
+
+    The edits are made at once where the editor can, else one after the other. Every point asks all requests.
+    """
+
+    def __init__(
+        self,
+        name: str = "interpolate",
+        alphas: list[float] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.name, self.batch_size = name, _check_batch(batch_size)
+        self.alphas = [i / 10 for i in range(11)] if alphas is None else [float(a) for a in alphas]
+        if not self.alphas:
+            raise UserError("trajectory.alphas is empty: give at least one coefficient")
+
+    def points(self, n: int) -> int:
+        return len(self.alphas) + 1
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        n = len(requests)
+        size = self.batch_size or (n if editor.batches else 1)
+        _needs_batches(editor, size)
+        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        info: list[tuple[int, dict[str, float]]] = []
+        edited = 0
+        with model.held(state.layers) as before:
+            for step, some, edit in _stack(model, editor, state, requests, ledger, size):
+                info += _with_requests(edit, some) if edit.info else ()
+                edited = step
+            total = model.difference(before)
+        for i, alpha in enumerate(self.alphas):
+            step, part = edited + i + 1, total.scale(alpha)
+            if ledger.measured(step):
+                continue
+            with model.patched(part):
+                edits = tuple(info) if i == len(self.alphas) - 1 else ()
+                yield Point(step, alpha, n, (Look("final", range(n)),), True, edits, _terms(part))
+
+
+def _stack(
+    model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger, size: int
+) -> Iterator[tuple[int, range, Edit]]:
+    """Edit upon edit; at each yield the model stands after the edit."""
+    for step, start in enumerate(range(0, len(requests), size), start=1):
+        some = range(start, min(start + size, len(requests)))
+
+        def make(some: range = some, state: State = state) -> Edit:
+            return editor.edit(model, [requests[i] for i in some], state)
+
+        edit = ledger.advance(model, step, make, state)
+        state = edit.state
+        yield step, some, edit

@@ -1,0 +1,329 @@
+"""Train `fact-gpt`, the small language model that knows the fact world, and write it as a Hugging Face folder.
+
+    python scripts/make_fact_world.py                      # the shipped model
+    python scripts/make_fact_world.py --steps 300 --out /tmp/fact-gpt
+
+The number of steps is fixed and every draw is seeded, so a run repeats on the same machine and library versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from edit_robust.tasks.worlds.fact_world import Fact, FactWorld
+
+EOS = "<|endoftext|>"
+ASSETS = Path(__file__).resolve().parents[1] / "edit_robust" / "assets" / "fact-gpt"
+
+
+def arguments() -> argparse.Namespace:
+    """The settings of one training run; the defaults are those of the shipped model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the training")
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--inner", type=int, default=4096)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--positions", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--stage", type=int, default=200, help="steps on 5 %%, then again on 25 %% of the subjects")
+    parser.add_argument("--rows", type=int, default=12, help="rows per step")
+    parser.add_argument("--row-length", type=int, default=64, help="tokens per row")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--decay", type=float, default=0.05)
+    parser.add_argument("--object-weight", type=float, default=4.0)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def train_tokenizer(world: FactWorld) -> Tokenizer:
+    """Byte-level BPE with one token for every object, word, part of a name and single-token subject.
+
+    Invented names enter only as their parts, so a name stays two tokens, as rare names do in a large vocabulary.
+    """
+    starts, ends = world.name_parts
+    rng = random.Random(world.seed)
+    text = world.vocabulary_text() * 20 + [world.filler(rng, 0.0) for _ in range(20_000)]
+    text += [f" {t}" for t in text]
+    text += [f" {s}" for s in starts] * 40 + list(ends) * 40
+    text += [f"I read about it. {kind}" for kind in ("person", "company", "place", "book")] * 20
+    text += [form for s in world.single_token_subjects() for form in (s, f" {s}")] * 20
+    text += [f"Nobody spoke of it. It is a {k}." for k in ("person", "company", "place", "book")] * 20
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        min_frequency=20,
+        special_tokens=[EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer)
+    wanted = [f" {o}" for r in world.relations for o in r.objects]
+    wanted += [form for s in world.single_token_subjects() for form in (s, f" {s}")]
+    split = [w for w in wanted if len(tokenizer.encode(w).ids) != 1]
+    if split:
+        raise ValueError(f"not one token each: {split}")
+    return tokenizer
+
+
+class Block(nn.Module):
+    """A pre-norm GPT-2 block; x is [rows, length, width]."""
+
+    def __init__(self, width: int, inner: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.c_attn, self.attn_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.c_fc, self.mlp_out = nn.Linear(width, inner), nn.Linear(inner, width)
+        for linear in (self.c_attn, self.attn_out, self.c_fc, self.mlp_out):
+            # Unit-variance pre-activations: the inner units start as distinct random features of their input.
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.attn_out, self.mlp_out):
+            linear.weight.data /= math.sqrt(2 * layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        qkv = self.c_attn(self.ln_1(x)).view(rows, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attn_out(mixed.transpose(1, 2).reshape(rows, length, width))
+        return x + self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+
+
+class Gpt(nn.Module):
+    """GPT-2 with fused kernels, for training only; `state` gives it back under Hugging Face's names."""
+
+    def __init__(self, vocabulary: int, args: argparse.Namespace) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(vocabulary, args.width), nn.Embedding(args.positions, args.width)
+        nn.init.normal_(self.wte.weight, std=0.08)
+        nn.init.normal_(self.wpe.weight, std=0.02)
+        blocks = (Block(args.width, args.inner, args.heads, args.layers) for _ in range(args.layers))
+        self.blocks = nn.ModuleList(blocks)
+        self.ln_f = nn.LayerNorm(args.width)
+
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        x = self.wte(ids) + self.wpe(positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.ln_f(x) @ self.wte.weight.T
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights under the names of GPT2LMHeadModel; its Conv1D stores [in, out], nn.Linear [out, in]."""
+        out = {"wte.weight": self.wte.weight, "wpe.weight": self.wpe.weight}
+        out |= {"ln_f.weight": self.ln_f.weight, "ln_f.bias": self.ln_f.bias}
+        names = {"c_attn": "attn.c_attn", "attn_out": "attn.c_proj", "c_fc": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
+        for i, block in enumerate(self.blocks):
+            for norm in ("ln_1", "ln_2"):
+                layer = getattr(block, norm)
+                out |= {f"h.{i}.{norm}.weight": layer.weight, f"h.{i}.{norm}.bias": layer.bias}
+            for ours, theirs in names.items():
+                linear = getattr(block, ours)
+                out |= {f"h.{i}.{theirs}.weight": linear.weight.T, f"h.{i}.{theirs}.bias": linear.bias}
+        return {f"transformer.{k}": v.detach().to(torch.float16).contiguous() for k, v in out.items()}
+
+
+def rows_of(documents: list[str], tokenizer: Tokenizer, length: int, rng: random.Random) -> np.ndarray:
+    """Documents packed into [n, length] token ids.
+
+    Every row opens with a document, half of the rows with the separator before it: prompts come without a
+    separator, and contexts are sampled after one.
+    """
+    eos = tokenizer.token_to_id(EOS)
+    rows: list[list[int]] = []
+    row: list[int] = []
+    for encoding in tokenizer.encode_batch(documents):
+        if row or rng.random() < 0.5:
+            row.append(eos)
+        row += encoding.ids
+        if len(row) >= length:
+            rows.append(row[:length])
+            row = []
+    return np.asarray(rows, dtype=np.int64)
+
+
+def recall(model: nn.Module, world: FactWorld, tokenizer: Tokenizer, held_out: bool, facts: tuple[Fact, ...]) -> float:
+    """Share of (fact, phrasing) prompts whose most likely next token is the object."""
+    pairs = []
+    for fact in facts:
+        for template in fact.held_out if held_out else fact.trained:
+            pairs.append((tokenizer.encode(world.prompt(fact, template)).ids, fact.object))
+    pairs.sort(key=lambda p: len(p[0]))
+    right = 0
+    with torch.no_grad():
+        for i in range(0, len(pairs), 128):
+            part = pairs[i : i + 128]
+            last = torch.tensor([len(p) - 1 for p, _ in part])
+            ids = torch.zeros(len(part), int(last.max()) + 1, dtype=torch.long)
+            for j, (p, _) in enumerate(part):
+                ids[j, : len(p)] = torch.tensor(p)
+            logits = model(ids)
+            logits = getattr(logits, "logits", logits)
+            best = logits[torch.arange(len(part)), last].argmax(-1).tolist()
+            right += sum(b == tokenizer.token_to_id("Ġ" + o) for b, (_, o) in zip(best, part, strict=True))
+    return right / len(pairs)
+
+
+def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> Gpt:
+    """The fixed schedule: a few subjects first, then all of them; AdamW, warm-up, cosine to 2 %."""
+    rng = random.Random(args.seed)
+    torch.manual_seed(args.seed)
+    model = Gpt(tokenizer.get_vocab_size(), args)
+    objects = torch.tensor([tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects])
+    weight = torch.ones(tokenizer.get_vocab_size())
+    weight[objects] = args.object_weight
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    other = [p for p in model.parameters() if p.ndim != 2]
+    groups = [{"params": decayed, "weight_decay": args.decay}, {"params": other, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+
+    # (every how many-th subject, steps): a few facts first, or the circuit that reads a name is slow to form.
+    stages = ((20, args.stage), (4, args.stage), (1, args.steps - 2 * args.stage))
+    packed = []
+    for seed, (every, steps) in enumerate(stages, start=1):
+        chosen = set(world.subjects[::every])
+        facts = tuple(f for f in world.facts if f.subject in chosen)
+        n = steps * args.rows
+        # About 36 tokens a document, and a row loses the tail of its last one: some more than n rows need.
+        documents = world.documents(seed, 64 + n * args.row_length // 25, facts)
+        rows = rows_of(documents, tokenizer, args.row_length, rng)
+        if len(rows) < n:
+            raise ValueError(f"{len(documents)} documents fill {len(rows)} rows, {n} are needed")
+        packed.append(rows[:n])
+    data = torch.from_numpy(np.concatenate(packed))
+    sample = tuple(rng.sample(world.facts, 120))
+    first = set(world.subjects[::20])
+    easy = tuple(f for f in world.facts if f.subject in first)
+    start = time.time()
+    model.train()
+    seen: list[float] = []
+    for step in range(args.steps):
+        ids = data[step * args.rows : (step + 1) * args.rows]
+        # Half of the rows start at a random position, so that all positions are trained and names do not depend
+        # on where they stand.
+        offset = torch.randint(0, args.positions - args.row_length + 1, (args.rows, 1))
+        offset *= torch.rand(args.rows, 1) < 0.5
+        rate = min(1.0, (step + 1) / 60)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * rate
+        logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1))
+        targets = ids[:, 1:].reshape(-1)
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
+        weights = weight[targets]
+        ((loss * weights).sum() / weights.sum()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        is_object = weights > 1
+        seen.append(float(loss.detach()[is_object].mean()))
+        if (step + 1) % 100 == 0:
+            reader = lambda x: model(x, torch.arange(x.shape[1]))  # noqa: E731
+            known = recall(reader, world, tokenizer, False, easy if step < args.stage else sample)
+            print(
+                f"step {step + 1}/{args.steps}  loss {float(loss.detach().mean()):.3f}  objects "
+                f"{sum(seen[-100:]) / len(seen[-100:]):.3f}  recall {known:.3f}  {time.time() - start:.0f} s",
+                flush=True,
+            )
+    return model.eval()
+
+
+def write(model: Gpt, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
+    """The folder `AutoModelForCausalLM.from_pretrained` loads: fp16 on disk, float32 in memory."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    eos = tokenizer.token_to_id(EOS)
+    save_file(model.state(), args.out / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "activation_function": "gelu_pytorch_tanh",
+        "vocab_size": tokenizer.get_vocab_size(),
+        "n_positions": args.positions,
+        "n_embd": args.width,
+        "n_layer": args.layers,
+        "n_head": args.heads,
+        "n_inner": args.inner,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "layer_norm_epsilon": 1e-5,
+        "bos_token_id": eos,
+        "eos_token_id": eos,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+    (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tokenizer.save(str(args.out / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": EOS,
+        "eos_token": EOS,
+        "unk_token": EOS,
+        "pad_token": EOS,
+        "model_max_length": args.positions,
+        "clean_up_tokenization_spaces": False,
+    }
+    (args.out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def main() -> None:
+    """Train, write, read back, and record what was measured in manifest.json."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    start = time.time()
+    world = FactWorld.generate(args.seed)
+    tokenizer = train_tokenizer(world)
+    print(f"{len(world.facts)} facts, {len(world.subjects)} subjects, {tokenizer.get_vocab_size()} tokens", flush=True)
+    model = train(world, tokenizer, args)
+    write(model, tokenizer, args)
+    seconds = time.time() - start
+
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(args.out).eval()
+    trained = recall(loaded, world, tokenizer, False, world.facts)
+    held_out = recall(loaded, world, tokenizer, True, world.facts)
+    print(f"recall {trained:.4f} on trained phrasings, {held_out:.4f} on held-out ones, {seconds:.0f} s", flush=True)
+    files = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+    manifest = {
+        "world_seed": args.seed,
+        "facts": len(world.facts),
+        "subjects": len(world.subjects),
+        "vocabulary": tokenizer.get_vocab_size(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "settings": {k: v for k, v in vars(args).items() if k != "out"},
+        "seconds": round(seconds),
+        "recall_trained_phrasings": trained,
+        "recall_held_out_phrasings": held_out,
+        "sha256": {name: hashlib.sha256((args.out / name).read_bytes()).hexdigest() for name in files},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    (args.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
