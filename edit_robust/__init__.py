@@ -1,1 +1,55 @@
-"""Edit a neural network and measure what the edit broke."""
+"""Edit a neural network and measure what the edit broke.
+
+From Python: `run(["editor=rome", "task.n_requests=20"])` does what the command line does and returns the Run;
+models, editors and deltas work alone too. Names are imported when they are first used, so that this is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edit_robust.store import Run
+
+_WHERE = {
+    "CausalLM": "edit_robust.models.causal_lm",
+    "Delta": "edit_robust.core",
+    "Example": "edit_robust.core",
+    "FactWorldTask": "edit_robust.tasks.fact_world",
+    "FineTune": "edit_robust.editors.fine_tune",
+    "Memit": "edit_robust.editors.memit",
+    "Request": "edit_robust.core",
+    "Rome": "edit_robust.editors.rome",
+    "Run": "edit_robust.store",
+    "UserError": "edit_robust.core",
+    "Workspace": "edit_robust.core.work",
+}
+__all__ = ["__version__", "load", "run", *_WHERE]
+
+
+def run(overrides: Sequence[str] = (), quiet: bool = True) -> Run:
+    """Run an experiment given as on the command line. Raises UserError where the command line ends with code 2."""
+    from edit_robust.config import compose, run_config
+    from edit_robust.ui import Ui
+
+    return run_config(compose(list(overrides)), Ui(quiet=quiet))
+
+
+def load(name: str, outputs: str = "outputs") -> Run:
+    """A run made earlier, by its id, the beginning or end of its id, or its folder."""
+    from pathlib import Path
+
+    from edit_robust.store import find_run
+
+    return find_run(name, Path(outputs))
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,9 @@ from safetensors.torch import load_file, save_file
 from edit_robust.core import Delta, Editable, Example, LowRank, Probe, Record, Scores, UserError, nearest
 from edit_robust.core.files import atomic_path, write_text
 from edit_robust.editors.base import Edit, State
+
+if TYPE_CHECKING:
+    from edit_robust.figures.frame import RunData
 
 PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "safetensors", "edit-robust")
 
@@ -81,6 +84,12 @@ class Run:
     def examples(self) -> pd.DataFrame:
         """Every question: id, probe, group (request), x, choices, target."""
         return pd.DataFrame([json.loads(line) for line in _whole_lines(self.path / "examples.jsonl")])
+
+    def data(self) -> RunData:
+        """What figures and reports are drawn from."""
+        from edit_robust.figures.frame import RunData
+
+        return RunData(self.id, self.records, self.config, self.summary, self.path)
 
     def outcomes(self, step: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """scope -> (rows of `examples`, logp [n, k], hits [n, k]) at a point."""
@@ -191,9 +200,18 @@ class RunStore:
     def _write_status(self, **more: Any) -> None:
         self._status |= more
         self._status["seconds"] = {k: round(v, 3) for k, v in self.phases.items()}
-        self._status["peak_memory_mb"] = _peak_memory()
+        self._status["peak_memory_mb"] = self.peak_memory()
         self._status["points"] = len(self.done)
         write_text(self.path / "status.json", json.dumps(self._status, indent=1))
+
+    def note(self, **facts: Any) -> None:
+        """Put what became known while running into the status."""
+        self._write_status(**facts)
+
+    @staticmethod
+    def peak_memory() -> dict[str, float]:
+        """Peak memory of this process in MiB, and of its GPU when it used one."""
+        return _peak_memory()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

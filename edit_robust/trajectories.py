@@ -66,7 +66,9 @@ class Trajectory(Protocol):
 
 
 def _terms(delta: Delta) -> dict[str, float]:
-    return {name: term.norm() for name, term in delta.terms.items()}
+    """Frobenius norm of the change of each parameter; kept ones where the change itself was not kept."""
+    kept = delta.info.get("norms")
+    return dict(kept) if kept else {name: term.norm() for name, term in delta.terms.items()}
 
 
 def _with_requests(edit: Edit, requests: Sequence[int]) -> tuple[tuple[int, dict[str, float]], ...]:

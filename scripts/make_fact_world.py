@@ -37,18 +37,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the training")
-    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--inner", type=int, default=4096)
+    parser.add_argument("--inner", type=int, default=3072)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--stage", type=int, default=200, help="steps on 5 %%, then again on 25 %% of the subjects")
     parser.add_argument("--rows", type=int, default=12, help="rows per step")
     parser.add_argument("--row-length", type=int, default=64, help="tokens per row")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--object-weight", type=float, default=4.0)
+    parser.add_argument("--fact-layer", type=int, default=1, help="the layer whose MLP is never dropped")
+    parser.add_argument("--drop", type=float, default=0.5, help="chance that another layer's MLP sits a step out")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -101,12 +103,14 @@ class Block(nn.Module):
         for linear in (self.attn_out, self.mlp_out):
             linear.weight.data /= math.sqrt(2 * layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mlp: bool = True) -> Tensor:
         rows, length, width = x.shape
         qkv = self.c_attn(self.ln_1(x)).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attn_out(mixed.transpose(1, 2).reshape(rows, length, width))
+        if not mlp:
+            return x
         return x + self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
 
@@ -122,10 +126,11 @@ class Gpt(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(args.width)
 
-    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, dropped: frozenset[int] = frozenset()) -> Tensor:
+        """Logits [rows, length, vocabulary]; the MLPs of the layers in `dropped` are left out."""
         x = self.wte(ids) + self.wpe(positions)
-        for block in self.blocks:
-            x = block(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x, i not in dropped)
         return self.ln_f(x) @ self.wte.weight.T
 
     def state(self) -> dict[str, Tensor]:
@@ -227,7 +232,9 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
-        logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1))
+        # MLPs other than the fact layer's come and go, so that facts settle in the one that is always there.
+        dropped = frozenset(i for i in range(args.layers) if i != args.fact_layer and rng.random() < args.drop)
+        logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), dropped)
         targets = ids[:, 1:].reshape(-1)
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
         weights = weight[targets]

@@ -64,7 +64,7 @@ def second_moments(
     """
     if source != "computed":
         return _given(model, layers, source)
-    documents = _documents(task, dataset)
+    documents = _documents(task, dataset, n_samples)
     if len(documents) < n_samples:
         n_samples = len(documents)
     documents = documents[:n_samples]
@@ -90,12 +90,12 @@ def second_moments(
     return found
 
 
-def _documents(task: Task, dataset: str) -> list[str]:
+def _documents(task: Task, dataset: str, n_samples: int) -> list[str]:
     if dataset == "task":
         return task.corpus()
-    from edit_robust.tasks.language import read_documents
+    from edit_robust.tasks.language import documents
 
-    return read_documents(dataset)
+    return documents(dataset, n_samples, "editor.mom2_dataset")
 
 
 @torch.no_grad()

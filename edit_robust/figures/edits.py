@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData, rows, series
-from edit_robust.figures.grouping import groups
+from edit_robust.figures.grouping import Group, groups
 
 NAME = "edits"
 TITLE = "Every single edit"
@@ -61,23 +62,31 @@ def draw(runs: Sequence[RunData]) -> Figure:
             low, high = np.log(ax.get_ylim())
             ax.set_ylim(float(np.exp(low - 0.06 * (high - low))))
         style.count_axis(ax, "edit number")
-    dot = {"linestyle": "none", "marker": "o", "markersize": 4.5}
-    cross = {"linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.3}
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4.5}
+    cross: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.3}
     entries = [style.handle(label_of(g), style.color_of(g.number), **dot) for g in all_groups]
     style.legend(figure, entries + ([style.handle("edit refused", **cross)] if any_refused else []))
     return figure
 
 
-def label_of(group: object) -> str:
+def label_of(group: Group) -> str:
     """Dots are single runs, so the legend counts runs and speaks of no mean."""
-    runs = len(group.runs)  # type: ignore[attr-defined]
-    return f"{group.label} ({runs} runs)" if runs > 1 else str(group.label)  # type: ignore[attr-defined]
+    runs = len(group.runs)
+    return f"{group.label} ({runs} runs)" if runs > 1 else group.label
 
 
 def mark_refused(ax: style.Axes, runs: Sequence[RunData], color: str) -> bool:
     """Crosses along the bottom of the panel at the refused edits; true when there are any."""
-    steps = [s for run in runs for s, v in series(run, "step", scope="at-edit", metric="refused").items() if v > 0]
+    found = [series(run, "step", scope="at-edit", metric="refused") for run in runs]
+    steps = [float(step) for one in found for step in one.index[one > 0]]
     if steps:
-        look = {"marker": "x", "s": 26, "color": color, "linewidths": 1.3, "clip_on": False, "zorder": 5}
+        look: dict[str, Any] = {
+            "marker": "x",
+            "s": 26,
+            "color": color,
+            "linewidths": 1.3,
+            "clip_on": False,
+            "zorder": 5,
+        }
         ax.scatter(steps, [0.02] * len(steps), transform=ax.get_xaxis_transform(), **look)
     return bool(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,7 +19,7 @@ CAPTION = (
     "Left: the model gives the new answer by itself. Right: it merely prefers the new answer to the old one."
 )
 PANELS = (("", "Gives the new answer itself (argmax)"), ("_es", "Prefers the new answer to the old (ES)"))
-LINES = (
+LINES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("forgotten", {"linewidth": 2.0}, "forgotten at this check"),
     ("forgotten_sticky", {"linewidth": 1.6, "linestyle": (0, (5, 2))}, "forgotten at this or any earlier check"),
     ("recovered", {"linewidth": 1.0, "linestyle": (0, (1, 1.4))}, "forgotten earlier, back at this check"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ CAPTION = (
     "answer to the other one. Dashed: it gives the right answer by itself. A good stopping point keeps the left panel "
     "high while the others have not yet fallen."
 )
-LINES = (
+LINES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("success", {"linewidth": 2.0}, "prefers the right answer"),
     ("accuracy", {"linewidth": 1.5, "linestyle": (0, (5, 2))}, "gives the right answer itself"),
     ("token_accuracy", {"linewidth": 1.5, "linestyle": (0, (1, 1.4))}, "share of the answer's tokens right"),
@@ -42,7 +43,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
     """Success and accuracy of the three probes, and perplexity where it was measured, against alpha."""
     runs = along(runs)
     all_groups = groups(runs)
-    text = any(len(perplexity(run, "alpha")) > 1 for run in runs)  # type: ignore[arg-type]
+    text = any(len(perplexity(run, "alpha")) > 1 for run in runs)
     figure, axes = style.panels(TITLE, *((2, 2) if text else (1, 3)), width=4.7 if text else 3.7)
     shown = shown_lines(runs)
     for ax, (probe, _, words) in zip(axes.flat, PROBES, strict=False):
@@ -74,7 +75,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
     return figure
 
 
-def shown_lines(runs: Sequence[RunData]) -> list[tuple[str, dict[str, object], str]]:
+def shown_lines(runs: Sequence[RunData]) -> list[tuple[str, dict[str, Any], str]]:
     """Success and accuracy; token accuracy only for tasks that have no success rate."""
     have = [entry for entry in LINES if any(len(rows(run, scope="final", metric=entry[0])) for run in runs)]
     if any(entry[0] == "success" for entry in have):

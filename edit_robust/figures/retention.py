@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,7 +44,7 @@ def applies(runs: Sequence[RunData]) -> bool:
     )
 
 
-def perplexity(run: RunData, x: str = "n_edits") -> object:
+def perplexity(run: RunData, x: str = "n_edits") -> pd.Series:
     """Perplexity on plain text along the run."""
     return series(run, x, scope="model", probe="text", metric="perplexity")
 
@@ -96,7 +98,13 @@ def draw_rates(ax: Axes, group: Group, probe: str, metric: str) -> None:
     end = [(float(one.index[0]), float(one.iloc[0])) for one in ends if len(one)]
     if end:
         x, y = (float(np.mean(values)) for values in zip(*end, strict=True))
-        look = {"marker": "D", "markersize": 6, "markeredgecolor": "white", "linestyle": "none", "zorder": 4}
+        look: dict[str, Any] = {
+            "marker": "D",
+            "markersize": 6,
+            "markeredgecolor": "white",
+            "linestyle": "none",
+            "zorder": 4,
+        }
         ax.plot([x], [100 * y], color=color, clip_on=False, **look)
 
 
@@ -114,7 +122,13 @@ def draw_perplexity(ax: Axes, all_groups: Sequence[Group], x: str) -> None:
     for group in all_groups:
         beyond = [place for run in group.runs for place, value in perplexity(run, x).items() if np.isinf(value)]
         if beyond and not nothing:
-            look = {"marker": "^", "s": 30, "color": style.color_of(group.number), "clip_on": False, "zorder": 5}
+            look: dict[str, Any] = {
+                "marker": "^",
+                "s": 30,
+                "color": style.color_of(group.number),
+                "clip_on": False,
+                "zorder": 5,
+            }
             ax.scatter(beyond, [0.98] * len(beyond), transform=ax.get_xaxis_transform(), **look)
 
 

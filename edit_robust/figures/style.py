@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def log_axis(ax: Axes) -> None:
         return
     low, high = float(values.min()), float(values.max())
     stretch = max(1.15, np.sqrt(4.0 / (high / low)))
-    ax.set_yscale("log")
     ax.set_ylim(low / stretch, high * stretch)
+    ax.set_yscale("log")
     span = np.log10(high * stretch**2 / low)
     ticks = (1.0, 2.0, 3.0, 5.0) if span < 1.2 else (1.0, 3.0) if span < 2.5 else (1.0,)
     ax.yaxis.set_major_locator(LogLocator(subs=ticks, numticks=9))
@@ -253,3 +254,11 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
             figure.savefig(path, format=kind, dpi=150, metadata=stamps[kind])
             written.append(path)
     return written
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

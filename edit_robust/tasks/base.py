@@ -15,7 +15,9 @@ class Task(Protocol):
     """
 
     name: str
-    protocol: str
+
+    @property
+    def protocol(self) -> str: ...
 
     def requests(self) -> list[Request]:
         """The changes to make, in the order they are made (already ordered and cut to `n_requests`)."""

@@ -47,8 +47,9 @@ def fetch(
     except UserError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # urllib's own errors are OSErrors; a malformed address is a ValueError.
-        reason = " ".join(str(getattr(error, "reason", "") or error or type(error).__name__).split())
+        # urllib's own errors are OSErrors, a malformed address is a ValueError; an HTTPError's text has its number.
+        cause = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", None) or error
+        reason = " ".join(str(cause).split()) or type(error).__name__
         raise UserError(
             f"cannot download {url} ({reason}); download it elsewhere and name the local file: {option}=FILE"
         ) from error

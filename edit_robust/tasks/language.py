@@ -167,7 +167,12 @@ def select(
     First the later requests of a subject are dropped (so that every order holds the same ones), then `order` > 0
     permutes the rest with that seed, then the first `n_requests` are taken. Raises UserError when there are fewer.
     """
-    kept = list({r.subject: r for r in reversed(requests)}.values())[::-1] if unique_subjects else list(requests)
+    kept = list(requests)
+    if unique_subjects:
+        first: dict[str | None, Request] = {}
+        for request in requests:
+            first.setdefault(request.subject, request)
+        kept = list(first.values())
     if n_requests is not None and n_requests > len(kept):
         what = "requests with distinct subjects" if unique_subjects and len(kept) < len(requests) else "requests"
         raise UserError(f"task.n_requests={n_requests} is more than there are: {name} has {len(kept)} {what}")

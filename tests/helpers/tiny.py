@@ -19,11 +19,25 @@ _VOCAB = 430  # byte-level: 256 bytes and about 170 merges, so that most surname
 _SENTENCEPIECE_VOCAB = 480  # with 256 byte tokens and 3 special ones
 _CONTEXT = 128
 
-_FIRST = "Ada Boris Clara Dmitri Elsa Farid Greta Hugo".split()
-_LAST = (
-    "Valdoran Kestrin Moreth Quillan Tarvane Ostrick Fenwold Brannoc Velmari Kordwen Mavrost Queltin Tirnoc Osgrave "
-    "Felbrim Bardane"
-).split()
+_FIRST = ["Ada", "Boris", "Clara", "Dmitri", "Elsa", "Farid", "Greta", "Hugo"]
+_LAST = [
+    "Valdoran",
+    "Kestrin",
+    "Moreth",
+    "Quillan",
+    "Tarvane",
+    "Ostrick",
+    "Fenwold",
+    "Brannoc",
+    "Velmari",
+    "Kordwen",
+    "Mavrost",
+    "Queltin",
+    "Tirnoc",
+    "Osgrave",
+    "Felbrim",
+    "Bardane",
+]
 _RELATIONS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("{} was born in", "The birthplace of {} is", "{} grew up in"), ("Paris", "London", "Rome", "New Haven")),
     (("{} plays the", "The instrument of {} is the", "On stage {} plays the"), ("piano", "violin", "guitar", "flute")),
@@ -135,7 +149,12 @@ def tiny_tokenizer(kind: Kind, texts: Sequence[str] | None = None) -> Any:
 
 def tiny_config(kind: Kind, vocab_size: int, bos: int | None, eos: int | None) -> Any:
     """The family's config: 3 or 4 layers, hidden 32 to 64, weights drawn wide enough that outputs differ."""
-    shared = {"vocab_size": vocab_size, "bos_token_id": bos, "eos_token_id": eos, "initializer_range": 0.3}
+    shared: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "bos_token_id": bos,
+        "eos_token_id": eos,
+        "initializer_range": 0.3,
+    }
     if kind == "gpt2":
         return transformers.GPT2Config(n_embd=48, n_layer=4, n_head=4, n_positions=_CONTEXT, **shared)
     if kind == "gptj":

@@ -21,6 +21,8 @@ FIRST_SINGLE_TOKEN = 200
 # A document is 2 to 5 sentences. The first one mostly is filler (what a model samples after the separator, and so the
 # contexts of an edit, should be ordinary text); of the others most state a fact.
 FACT_SHARE_FIRST, FACT_SHARE = 0.3, 0.7
+# Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
+SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
 
 _TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -333,9 +335,10 @@ class FactWorld:
                 return relation
         raise KeyError(f"no relation {name!r}; there are {', '.join(r.name for r in self.relations)}")
 
-    def prompt(self, fact: Fact, template: int) -> str:
+    def prompt(self, fact: Fact, template: int, short: bool = False) -> str:
         """The statement of `fact` in phrasing `template`, up to (not including) its object."""
-        return self.relation(fact.relation).templates[template].format(fact.subject)
+        name = fact.subject.split()[-1] if short else fact.subject
+        return self.relation(fact.relation).templates[template].format(name)
 
     def single_token_subjects(self) -> tuple[str, ...]:
         """Subjects that are one token, with and without a leading space."""
@@ -401,7 +404,8 @@ class FactWorld:
                     deck = list(facts or self.facts)
                     rng.shuffle(deck)
                 fact = deck.pop()
-                sentences.append(f"{self.prompt(fact, rng.choice(fact.trained))} {fact.object}.")
+                short = i > 0 and rng.random() < SHORT_NAME_SHARE
+                sentences.append(f"{self.prompt(fact, rng.choice(fact.trained), short)} {fact.object}.")
             out.append(" ".join(sentences))
         return out
 

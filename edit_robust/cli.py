@@ -1,0 +1,240 @@
+"""The command line. Imports nothing heavy until a verb needs it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edit_robust.store import Run
+
+app = typer.Typer(
+    help="Edit a neural network and measure what the edit broke.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Outputs = Annotated[Path, typer.Option("--outputs", help="The outputs folder.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Run ids, the beginning or end of one, folders or patterns.")]
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def run(ctx: typer.Context) -> None:
+    """Run an experiment: `edit-robust run editor=rome model=gptj`. Add -m for a sweep; --help and --cfg job are Hydra's."""
+    from edit_robust.config import main as hydra_main
+
+    failures = hydra_main(ctx.args)
+    if failures:
+        raise SystemExit(exit_code(failures[0]))
+
+
+@app.command()
+def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`.")] = None) -> None:
+    """Check a config without loading a weight: names, types, files."""
+    from edit_robust.config import check as check_config
+    from edit_robust.config import compose, expand, run_id
+
+    for job in expand(overrides or []):
+        values = check_config(compose(job))
+        parts = ", ".join(f"{p} {values[p].get('name') or ''}".strip() for p in ("editor", "model", "task", "trajectory"))
+        typer.echo(f"ok: {parts}; layer {values['layer']['index']}; run {run_id(values)}")
+
+
+@app.command()
+def ls(
+    what: Annotated[str, typer.Argument(help="models, editors, tasks, layers, corruptions, experiments or runs")],
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """List what there is to choose from, or the runs so far."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from edit_robust.config import choices
+
+    groups = {g + "s": g for g in ("model", "editor", "task", "layer", "corruption", "experiment", "tracker")}
+    groups["trajectories"] = "trajectory"
+    console = Console()
+    if what == "runs":
+        console.print(_runs_table(outputs))
+        return
+    if what not in groups:
+        from edit_robust.core.errors import UserError, nearest
+
+        raise UserError(f"there is nothing called {what!r} to list; {nearest(what, [*groups, 'runs'])}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column(groups[what], style="bold", no_wrap=True)
+    table.add_column("")
+    for name, about in choices(groups[what]).items():
+        table.add_row(name, about)
+    console.print(table)
+    if what == "tasks":
+        _print_needs(console)
+
+
+@app.command()
+def figure(
+    names: Names = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Names of figures; all that apply otherwise.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; outputs/figures otherwise.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Draw figures of runs as PNG and PDF, several runs overlaid. Without a name: of all complete runs."""
+    from edit_robust.figures import draw_all
+
+    runs = _find(names, outputs)
+    drawn = draw_all([r.data() for r in runs], out or outputs / "figures", only)
+    if not drawn:
+        from edit_robust.core.errors import UserError
+
+        raise UserError("none of the figures can be drawn from these runs")
+    for path in drawn:
+        typer.echo(path)
+
+
+@app.command()
+def report(
+    names: Names = None,
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file; outputs/report.html otherwise.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Write one self-contained HTML page about runs. Without a name: about all complete runs."""
+    from edit_robust.report import write_report
+
+    runs = _find(names, outputs)
+    typer.echo(write_report([r.data() for r in runs], out or outputs / "report.html"))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A sequential run.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the edited model, in the Hugging Face format.")],
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Save the edited model of a run as a folder that transformers loads."""
+    from edit_robust.export import export_model
+    from edit_robust.store import find_run
+
+    typer.echo(export_model(find_run(name, outputs), folder))
+
+
+def _find(names: list[str] | None, outputs: Path) -> list[Run]:
+    from fnmatch import fnmatch
+
+    from edit_robust.core.errors import UserError
+    from edit_robust.store import find_run, list_runs
+
+    if not names:
+        runs = [r for r in list_runs(outputs) if r.complete]
+        if not runs:
+            raise UserError(f"there are no complete runs in {outputs / 'runs'}")
+        return runs
+    found: dict[Path, Run] = {}
+    for name in names:
+        several = [r for r in list_runs(outputs) if fnmatch(r.id, name)] if any(c in name for c in "*?[") else []
+        for r in several or [find_run(name, outputs)]:
+            found[r.path] = r
+    return list(found.values())
+
+
+def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
+    from rich.table import Table
+
+    from edit_robust.store import list_runs
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "status", "edits"):
+        table.add_column(column, no_wrap=column == "run")
+    for column in ("ES", "PS", "NS", "S", "forgotten %"):
+        table.add_column(column, justify="right")
+    for r in list_runs(outputs):
+        s, status = r.summary, r.status
+        numbers = [s.get(k) for k in ("ES", "PS", "NS", "S", "forgotten_pct")]
+        table.add_row(
+            r.id,
+            str(status.get("status", "?")),
+            str(s.get("n_edits", status.get("points", ""))),
+            *("" if v is None else f"{v:.1f}" for v in numbers),
+        )
+    return table
+
+
+def _print_needs(console) -> None:  # type: ignore[no-untyped-def]
+    from edit_robust.config import choices, compose, target_of
+    from edit_robust.core.errors import UserError
+
+    for name in choices("task"):
+        try:
+            cfg = compose([f"task={name}"])
+            needs = getattr(target_of(dict(cfg["task"]), "task"), "needs", "")
+        except UserError:
+            continue
+        if needs:
+            console.print(f"\n[bold]{name}[/bold]\n{needs}", highlight=False)
+
+
+def present(run: Run) -> None:
+    """The end of a run: a table, one sentence, and where everything is."""
+    from rich.console import Console
+
+    from edit_robust.report.sentence import verdict
+    from edit_robust.report.table import summary_table
+
+    console = Console(highlight=False)
+    console.print(summary_table(run.summary, run.config))
+    console.print(verdict(run.summary, run.config), markup=False)
+    console.print(f"{_short(run.path)}", markup=False, soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for what the user can put right, 130 for Ctrl-C, 1 for the rest."""
+    from edit_robust.core.errors import UserError
+
+    return 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def explain(error: BaseException) -> None:
+    """Say on stderr what went wrong: one line where the cause is known, the traceback where it is not."""
+    import traceback
+
+    from edit_robust.core.errors import UserError
+
+    go_on = "What was measured is kept; the same command goes on from there."
+    if isinstance(error, UserError):
+        line = f"edit-robust: {error}"
+    elif isinstance(error, KeyboardInterrupt):
+        line = f"edit-robust: stopped. {go_on}"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        line = f"edit-robust: the disk is full ({error.filename or 'no file could be written'}). {go_on}"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        line = f"edit-robust: out of memory; try a smaller model.batch_tokens or model.dtype=bfloat16. {go_on}"
+    else:
+        traceback.print_exception(error)
+        line = f"edit-robust: stopped by an error of the program ({type(error).__name__}). {go_on}"
+    print(line, file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of the `edit-robust` command."""
+    try:
+        app(standalone_mode=True)
+    except (Exception, KeyboardInterrupt) as e:
+        explain(e)
+        raise SystemExit(exit_code(e)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+"""Everything that touches Hydra: find conf/, compose, check, name a run, build its parts. Below `build`: plain objects."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edit_robust.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from edit_robust.runner import Experiment
+    from edit_robust.store import Run
+    from edit_robust.ui import Ui
+
+PARTS = ("model", "task", "editor", "trajectory", "tracker")
+GROUPS = ("model", "task", "editor", "layer", "corruption", "trajectory", "tracker", "preset", "experiment")
+#: Options that name files: a run's id depends on what they hold, not on where they lie.
+FILES = ("path", "corpus_path", "held_out_path", "mom2", "mom2_dataset", "context_templates")
+#: Options that say how or where a run is done, not what it is.
+ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment")
+#: Raised when results of the same config change, so that older runs are not taken for today's.
+RESULTS_VERSION = 1
+
+
+def conf_dir() -> Path:
+    """The configs: inside the installed package, else the repository's."""
+    here = Path(__file__).parent
+    return here / "conf" if (here / "conf" / "config.yaml").is_file() else here.parent / "conf"
+
+
+def choices(group: str) -> dict[str, str]:
+    """Choices of a group with the first line of each file's heading."""
+    found = {}
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
+    return found
+
+
+# -- composing -----------------------------------------------------------------------------------------------------
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
+    """The config of one job. Raises UserError with the nearest valid choice."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    outer, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    more = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"), _quiet_hydra():
+            return hydra_compose("config", overrides=[*overrides, *more])
+    except (HydraException, OmegaConfBaseException) as e:
+        raise UserError(_explain(e, overrides)) from e
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, config
+
+
+@contextmanager
+def _quiet_hydra() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's exception as one line with the nearest valid choice."""
+    text = str(error)
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing and "/" in missing[1]:
+        group, _, name = missing[1].partition("/")
+        return f"there is no {group} {name!r}; {nearest(name, choices(group), f'{group}s')}"
+    key = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: ([\w.\-@]+)", text)
+    if key:
+        path = key[1].split("@")[0]
+        parent, _, last = path.rpartition(".")
+        wrong = [o for o in overrides if o.lstrip("+~").split("=")[0].split("@")[0] == path]
+        value = wrong[0] if wrong else path
+        known = _known_keys(parent, [o for o in overrides if o not in wrong])
+        if last in known:
+            return f"{value}: {' '.join(text.split())[:200]}"
+        where = f"in {parent}" if parent else "to set"
+        return f"{value}: there is no option {last!r} {where}; {nearest(last, known, 'options')}"
+    return " ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
+
+
+def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:
+    from omegaconf import DictConfig, OmegaConf
+
+    try:
+        node = compose(overrides) if overrides else compose()
+    except UserError:
+        node = compose()
+    if parent:
+        node = OmegaConf.select(node, parent)
+    keys = [str(k) for k in node] if isinstance(node, DictConfig) else []
+    return [*keys, *(() if parent else GROUPS)]
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """For a sweep: override lists that together contain every value of every swept option at least once."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as e:
+        raise UserError(_explain(e, overrides)) from e
+    values = []
+    for text, o in zip(overrides, parsed, strict=True):
+        if o.is_sweep_override():
+            key = o.get_key_element()
+            values.append([f"{key}={v}" for v in o.sweep_string_iterator()])
+        else:
+            values.append([text])
+    first = [v[0] for v in values]
+    jobs = [first]
+    for i, options in enumerate(values):
+        jobs += [[*first[:i], option, *first[i + 1 :]] for option in options[1:]]
+    return jobs
+
+
+# -- checking ------------------------------------------------------------------------------------------------------
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values. Raises UserError for a value that must be given and is not."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        hint = "a folder in the Hugging Face format or a hub id" if missing[0] == "model.path" else "a value"
+        raise UserError(f"{missing[0]} must be given: {missing[0]}=... ({hint})")
+    try:
+        found = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as e:
+        raise UserError(" ".join(str(e).split())[:240]) from e
+    assert isinstance(found, dict)
+    return {str(k): v for k, v in found.items()}
+
+
+def check(cfg: DictConfig) -> dict[str, Any]:
+    """Bind every composed node to its constructor: names, types, choices. Loads no weights."""
+    values = resolved(cfg)
+    for part in PARTS:
+        bind(values[part], part)
+    for name, kind in {"seed": int, "force": bool, "figures": bool, "text_tokens": int, "device": str}.items():
+        if not isinstance(values[name], kind) or (kind is int and isinstance(values[name], bool)):
+            raise UserError(f"{name}={values[name]} is {_kind(values[name])}; {_wanted(kind)} is needed")
+    shifts = [k for k, v in (values.get("corruption") or {}).items() if v is not None]
+    if shifts:
+        raise UserError(f"corruption={','.join(shifts)} is a shift of images; this task asks questions in words")
+    return values
+
+
+def target_of(node: dict[str, Any], path: str) -> Callable[..., Any]:
+    """The constructor that a node names with `_target_`."""
+    from hydra.utils import get_object
+
+    name = node.get("_target_")
+    if not name:
+        raise UserError(f"{path} names no _target_: choose one, for example {path}={next(iter(choices(path)), '...')}")
+    try:
+        found = get_object(name)
+    except Exception as e:
+        raise UserError(f"{path}._target_={name} cannot be imported: {' '.join(str(e).split())[:160]}") from e
+    return typing.cast(Callable[..., Any], found)
+
+
+def bind(node: dict[str, Any], path: str) -> dict[str, Any]:
+    """The node's options, seen to fit its constructor's signature and type hints."""
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+
+    target = target_of(node, path)
+    options = {k: v for k, v in node.items() if not k.startswith("_")}
+    parameters = inspect.signature(target).parameters
+    for name in options:
+        if name not in parameters:
+            raise UserError(f"{path}.{name} is no option of {target.__name__}; {nearest(name, parameters, 'options')}")
+    for name, p in parameters.items():
+        if p.default is inspect.Parameter.empty and name not in options:
+            raise UserError(f"{path}.{name} must be given")
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name, value in options.items():
+        hint = hints.get(name, Any)
+        if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)) or (
+            isinstance(value, bool) and not _allows_bool(hint)
+        ):
+            literal = [a for h in (hint, *typing.get_args(hint)) for a in typing.get_args(h) if isinstance(a, str)]
+            if literal:
+                raise UserError(f"{path}.{name}={value}: {nearest(str(value), literal)}")
+            raise UserError(f"{path}.{name}={value} is {_kind(value)}; {_wanted(hint)} is needed")
+    return options
+
+
+def _allows_bool(hint: Any) -> bool:
+    return hint in (Any, bool) or bool in typing.get_args(hint) or hint is inspect.Parameter.empty
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _wanted(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list"}
+    parts = typing.get_args(hint) if typing.get_origin(hint) not in (list, dict) else ()
+    if parts:
+        return " or ".join(dict.fromkeys(_wanted(p) for p in parts))
+    return "null" if hint is type(None) else words.get(typing.get_origin(hint) or hint, str(hint))
+
+
+# -- naming and building -------------------------------------------------------------------------------------------
+
+
+def run_id(values: dict[str, Any]) -> str:
+    """A run is named by what it does: its parts, and a hash of everything that can change a result.
+
+    Options that name files count by the files' content: moved files make the same run, changed files another one.
+    """
+    about = {k: _by_content(v) for k, v in values.items() if k not in ASIDE}
+    text = json.dumps({"version": RESULTS_VERSION, **about}, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    model = values["model"].get("name") or Path(str(values["model"].get("path"))).name
+    parts = [values["editor"]["name"], model, values["task"]["name"], values["trajectory"]["name"], digest]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(str(p) for p in parts))
+
+
+def _by_content(node: Any, key: str = "") -> Any:
+    from edit_robust.core.files import content_digest
+
+    if isinstance(node, dict):
+        return {k: _by_content(v, k) for k, v in node.items() if k not in ("cache_gb", "cache_dir")}
+    if key in FILES and isinstance(node, str):
+        if node.startswith("builtin:"):
+            from edit_robust.assets import asset_dir
+
+            return content_digest(asset_dir(node.removeprefix("builtin:")))
+        path = Path(node).expanduser()
+        if node and path.exists():
+            return content_digest(path)
+    return node
+
+
+def build(node: dict[str, Any], path: str) -> Any:
+    """Make the object that a node describes. The constructor's own complaint is shown with the node's path."""
+    options = bind(node, path)
+    try:
+        return target_of(node, path)(**options)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{path}: {' '.join(str(e).split())[:240]}") from e
+
+
+def experiment(cfg: DictConfig) -> Experiment:
+    """Everything of a run but the weights."""
+    from edit_robust.runner import Experiment
+
+    values = check(cfg)
+    outputs = Path(values["paths"]["outputs"])
+    stored = {k: v for k, v in values.items() if k not in ("hydra", "force")}
+    return Experiment(
+        run_id=run_id(values),
+        config=stored,
+        model=lambda: build(values["model"], "model"),
+        task=build(values["task"], "task"),
+        editor=build(values["editor"], "editor"),
+        layer=values["layer"]["index"],
+        trajectory=build(values["trajectory"], "trajectory"),
+        tracker=lambda: build(values["tracker"], "tracker"),
+        seed=values["seed"],
+        outputs=outputs,
+        force=values["force"],
+        figures=values["figures"],
+        text_tokens=values["text_tokens"],
+    )
+
+
+def run_config(cfg: DictConfig, ui: Ui | None = None) -> Run:
+    """Run what a composed config asks for."""
+    from edit_robust.runner import execute
+
+    return execute(experiment(cfg), ui)
+
+
+# -- the command line's entry --------------------------------------------------------------------------------------
+
+
+#: What went wrong in jobs of this process (a failed job does not stop the others of its sweep).
+_failures: list[BaseException] = []
+
+
+def _job(cfg: DictConfig) -> None:
+    """One job, at module level because launchers pickle it."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from edit_robust.cli import explain, present
+
+    try:
+        present(run_config(cfg))
+    except Exception as e:
+        explain(e)
+        _failures.append(e)
+        hydra = HydraConfig.get()
+        if hydra.mode == RunMode.MULTIRUN and "BasicLauncher" not in str(hydra.launcher._target_):
+            raise  # in another process: its launcher must know
+
+
+def main(argv: Sequence[str]) -> list[BaseException]:
+    """Hand a command line to Hydra. Returns what went wrong in its jobs.
+
+    Overrides are checked first, all values of a sweep too, so that a typing error costs a line and not a sweep.
+    """
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    args = get_args_parser().parse_args(list(argv))
+    if not (args.help or args.hydra_help or args.shell_completion or args.cfg or args.info):
+        jobs = expand(args.overrides) if args.multirun else [args.overrides]
+        for overrides in jobs:
+            check(compose(overrides, args.config_dir))
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here whole; how to show them is decided here
+    _failures.clear()
+    before = sys.argv
+    sys.argv = ["edit-robust run", *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+    finally:
+        sys.argv = before
+    return list(_failures)
