@@ -39,9 +39,9 @@ def run(ctx: typer.Context) -> None:
 def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`.")] = None) -> None:
     """Check a config without loading a weight: names, types, files."""
     from edit_robust.config import check as check_config
-    from edit_robust.config import compose, expand, run_id
+    from edit_robust.config import compose, jobs, run_id
 
-    for job in expand(overrides or []):
+    for job in jobs(overrides or [], multirun=True):
         values = check_config(compose(job))
         parts = ", ".join(f"{p} {values[p].get('name') or ''}".strip() for p in ("editor", "model", "task", "trajectory"))
         typer.echo(f"ok: {parts}; layer {values['layer']['index']}; run {run_id(values)}")
@@ -206,6 +206,14 @@ def exit_code(error: BaseException) -> int:
     return 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
+def _disk_full(error: BaseException) -> bool:
+    """Python's own error, or what safetensors makes of it."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in full
+    return type(error).__name__ == "SafetensorError" and any(f"os error {n})" in str(error) for n in full)
+
+
 def explain(error: BaseException) -> None:
     """Say on stderr what went wrong: one line where the cause is known, the traceback where it is not."""
     import traceback
@@ -213,12 +221,15 @@ def explain(error: BaseException) -> None:
     from edit_robust.core.errors import UserError
 
     go_on = "What was measured is kept; the same command goes on from there."
+    file = getattr(error, "filename", None)
     if isinstance(error, UserError):
         line = f"edit-robust: {error}"
     elif isinstance(error, KeyboardInterrupt):
         line = f"edit-robust: stopped. {go_on}"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        line = f"edit-robust: the disk is full ({error.filename or 'no file could be written'}). {go_on}"
+    elif _disk_full(error):
+        line = f"edit-robust: the disk is full{f' ({file})' if file else ''}. {go_on}"
+    elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        line = f"edit-robust: {file or 'a file'} cannot be written or read: {error.strerror}. {go_on}"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         line = f"edit-robust: out of memory; try a smaller model.batch_tokens or model.dtype=bfloat16. {go_on}"
     else:
@@ -230,10 +241,11 @@ def explain(error: BaseException) -> None:
 def main() -> None:
     """Entry point of the `edit-robust` command."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as e:
         explain(e)
         raise SystemExit(exit_code(e)) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -43,16 +43,19 @@ def choices(group: str) -> dict[str, str]:
     """Choices of a group with the first line of each file's heading."""
     found = {}
     for path in sorted((conf_dir() / group).glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        about = [line for line in lines[:2] if line.startswith("#") and not line.startswith("# @")]
+        found[path.stem] = about[0].removeprefix("#").strip() if about else ""
     return found
 
 
 # -- composing -----------------------------------------------------------------------------------------------------
 
 
-def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> DictConfig:
-    """The config of one job. Raises UserError with the nearest valid choice."""
+def compose(
+    overrides: Sequence[str] = (), config_dir: str | None = None, with_hydra: bool = False
+) -> DictConfig:
+    """The config of one job, with Hydra's own part on request. Raises UserError with the nearest valid choice."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -65,7 +68,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> Dic
     more = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"), _quiet_hydra():
-            return hydra_compose("config", overrides=[*overrides, *more])
+            return hydra_compose("config", overrides=[*overrides, *more], return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as e:
         raise UserError(_explain(e, overrides)) from e
     finally:
@@ -104,12 +107,18 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:
+    """Options at a place of the config that `overrides` make, or of the default one where they cannot be composed."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        node = compose(overrides) if overrides else compose()
-    except UserError:
-        node = compose()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"), _quiet_hydra():
+        try:
+            node: Any = hydra_compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException):
+            node = hydra_compose("config")
     if parent:
         node = OmegaConf.select(node, parent)
     keys = [str(k) for k in node] if isinstance(node, DictConfig) else []
@@ -167,10 +176,34 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for name, kind in {"seed": int, "force": bool, "figures": bool, "text_tokens": int, "device": str}.items():
         if not isinstance(values[name], kind) or (kind is int and isinstance(values[name], bool)):
             raise UserError(f"{name}={values[name]} is {_kind(values[name])}; {_wanted(kind)} is needed")
+    _check_layer(values["layer"].get("index"))
+    _check_outputs(Path(str(values["paths"]["outputs"])))
     shifts = [k for k, v in (values.get("corruption") or {}).items() if v is not None]
     if shifts:
         raise UserError(f"corruption={','.join(shifts)} is a shift of images; this task asks questions in words")
+    for part in ("task", "editor", "trajectory"):  # light to make, and their constructors know which values make sense
+        build(values[part], part)
     return values
+
+
+def _check_layer(index: Any) -> None:
+    """What can be said of `layer.index` before a model is there to say how many layers it has."""
+    from edit_robust.editors.base import WORDS
+
+    if isinstance(index, str) and index not in WORDS:
+        raise UserError(f"layer.index={index} is neither a number nor a word for one; {nearest(index, WORDS, 'words')}")
+    numbers = index if isinstance(index, list) else [index]
+    if not isinstance(index, str) and (not numbers or any(type(i) is not int for i in numbers)):
+        raise UserError(f"layer.index={index} must be a whole number, a list of them, or one of {', '.join(WORDS)}")
+
+
+def _check_outputs(folder: Path) -> None:
+    """Can results be written there? Found out before an hour of work, not after it."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"paths.outputs={folder}: {there} is a file, a folder is needed")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"paths.outputs={folder}: {there} cannot be written to; give another folder")
 
 
 def target_of(node: dict[str, Any], path: str) -> Callable[..., Any]:
@@ -327,19 +360,46 @@ def _job(cfg: DictConfig) -> None:
             raise  # in another process: its launcher must know
 
 
+def jobs(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> list[list[str]]:
+    """The jobs of a command line, to be checked: one, or those that together hold every value of a sweep.
+
+    A sweep is what `-m` asks for, or an experiment with `hydra.mode: MULTIRUN`, whose swept values count, too.
+    """
+    cfg = None if multirun else compose(overrides, config_dir, with_hydra=True)
+    if cfg is not None and str(cfg.hydra.mode).rpartition(".")[2] != "MULTIRUN":
+        return [list(overrides)]
+    one = [o for o in overrides if o.startswith("experiment=") and "," not in o]
+    params = compose(one, config_dir, with_hydra=True).hydra.sweeper.get("params") or {}
+    return expand([*(f"{k}={v}" for k, v in params.items()), *overrides])
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> typing.NoReturn:
+        raise UserError(f"{message}; options are written GROUP=CHOICE or GROUP.OPTION=VALUE, -m makes a sweep")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(list(argv))
+
+
 def main(argv: Sequence[str]) -> list[BaseException]:
     """Hand a command line to Hydra. Returns what went wrong in its jobs.
 
     Overrides are checked first, all values of a sweep too, so that a typing error costs a line and not a sweep.
     """
     import hydra
-    from hydra._internal.utils import get_args_parser
 
-    args = get_args_parser().parse_args(list(argv))
-    if not (args.help or args.hydra_help or args.shell_completion or args.cfg or args.info):
-        jobs = expand(args.overrides) if args.multirun else [args.overrides]
-        for overrides in jobs:
-            check(compose(overrides, args.config_dir))
+    args = _parse(argv)
+    if not (args.help or args.hydra_help or args.shell_completion):
+        if args.config_dir and not Path(args.config_dir).is_dir():
+            raise UserError(f"--config-dir {args.config_dir} is not a folder")
+        if args.cfg or args.info:
+            compose(args.overrides, args.config_dir)
+        else:
+            for overrides in jobs(args.overrides, args.config_dir, args.multirun):
+                check(compose(overrides, args.config_dir))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here whole; how to show them is decided here
     _failures.clear()
     before = sys.argv

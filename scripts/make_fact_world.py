@@ -49,8 +49,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--object-weight", type=float, default=4.0)
-    parser.add_argument("--fact-layer", type=int, default=1, help="the layer whose MLP is never dropped")
-    parser.add_argument("--drop", type=float, default=0.5, help="chance that another layer's MLP sits a step out")
+    parser.add_argument("--fact-layers", type=int, default=2, help="this many layers look facts up")
+    parser.add_argument("--restrict", type=float, default=0.85, help="share of rows whose MLPs see names only")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -103,15 +103,20 @@ class Block(nn.Module):
         for linear in (self.attn_out, self.mlp_out):
             linear.weight.data /= math.sqrt(2 * layers)
 
-    def forward(self, x: Tensor, mlp: bool = True) -> Tensor:
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The block's output; the MLP works at the positions `kept` [rows, length] (default: everywhere)."""
         rows, length, width = x.shape
         qkv = self.c_attn(self.ln_1(x)).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attn_out(mixed.transpose(1, 2).reshape(rows, length, width))
-        if not mlp:
-            return x
-        return x + self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+        if kept is None:
+            return x + self.mlp(x)
+        flat, where = x.reshape(-1, width), kept.reshape(-1).nonzero()[:, 0]
+        return flat.index_add(0, where, self.mlp(flat[where])).view(rows, length, width)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
 
 class Gpt(nn.Module):
@@ -126,11 +131,11 @@ class Gpt(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(args.width)
 
-    def forward(self, ids: Tensor, positions: Tensor, dropped: frozenset[int] = frozenset()) -> Tensor:
-        """Logits [rows, length, vocabulary]; the MLPs of the layers in `dropped` are left out."""
+    def forward(self, ids: Tensor, positions: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+        """Logits [rows, length, vocabulary]; `kept` says for each layer where its MLP works."""
         x = self.wte(ids) + self.wpe(positions)
         for i, block in enumerate(self.blocks):
-            x = block(x, i not in dropped)
+            x = block(x, None if kept is None else kept[i])
         return self.ln_f(x) @ self.wte.weight.T
 
     def state(self) -> dict[str, Tensor]:
@@ -197,6 +202,10 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
     objects = torch.tensor([tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects])
     weight = torch.ones(tokenizer.get_vocab_size())
     weight[objects] = args.object_weight
+    named = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
+    for subject in world.subjects:
+        for form in (f" {subject.split()[-1]}", subject.split()[-1]):
+            named[tokenizer.encode(form).ids] = True
     decayed = [p for p in model.parameters() if p.ndim == 2]
     other = [p for p in model.parameters() if p.ndim != 2]
     groups = [{"params": decayed, "weight_decay": args.decay}, {"params": other, "weight_decay": 0.0}]
@@ -232,9 +241,12 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
-        # MLPs other than the fact layer's come and go, so that facts settle in the one that is always there.
-        dropped = frozenset(i for i in range(args.layers) if i != args.fact_layer and rng.random() < args.drop)
-        logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), dropped)
+        # In most rows MLPs work on names only, and only in the lower layers: facts are then looked up where the
+        # subject ends and read from there by attention, not memorised at the end of every phrasing.
+        full = torch.rand(args.rows, 1) >= args.restrict
+        kept = [full | (named[ids[:, :-1]] if i < args.fact_layers else False) for i in range(args.layers)]
+        kept = [k.expand(args.rows, args.row_length - 1) for k in kept]
+        logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), kept)
         targets = ids[:, 1:].reshape(-1)
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
         weights = weight[targets]

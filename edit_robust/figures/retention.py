@@ -120,7 +120,8 @@ def draw_perplexity(ax: Axes, all_groups: Sequence[Group], x: str) -> None:
     befores = [] if nothing else [first(group, x) for group in all_groups]
     style.levels(ax, befores, [style.color_of(group.number) for group in all_groups[: len(befores)]], percent=False)
     for group in all_groups:
-        beyond = [place for run in group.runs for place, value in perplexity(run, x).items() if np.isinf(value)]
+        found = [perplexity(run, x) for run in group.runs]
+        beyond = [float(place) for one in found for place in one.index[np.isinf(one)]]
         if beyond and not nothing:
             look: dict[str, Any] = {
                 "marker": "^",

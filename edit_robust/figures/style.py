@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -23,7 +24,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#3
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 GREY = "#6b6b6b"
 INK = "#222222"
-RC = {
+RC: Any = {
     "font.size": 10,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
@@ -82,8 +83,8 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def panels(title: str, nrows: int, ncols: int, width: float = 3.7, height: float = 2.75) -> tuple[Figure, np.ndarray]:
     """A figure with a grid of panels (always two-dimensional) and its title at the top left."""
     size = (max(width * ncols, 5.2), height * nrows + 0.9)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.07, wspace=0.02, hspace=0.03)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.07, wspace=0.02, hspace=0.03)
+    figure = Figure(figsize=size, layout=layout, facecolor="white")
     figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
     return figure, figure.subplots(nrows, ncols, squeeze=False)
 
@@ -96,15 +97,16 @@ def combine(values: Iterable[pd.Series], log: bool = False) -> Curve:
         return Curve(empty, empty, empty, empty, 0)
     table = pd.concat(kept, axis=1).sort_index().replace([np.inf, -np.inf], np.nan)
     if log:
-        table = np.log(table.where(table > 0))
+        table = table.where(table > 0).apply(np.log)
     mean, count = table.mean(axis=1), table.count(axis=1)
     low, high = table.min(axis=1), table.max(axis=1)
     if len(kept) >= 4:
         t = np.array([T95[min(int(n), 31) - 4] if n >= 4 else np.nan for n in count])
         half = t * table.std(axis=1, ddof=1) / np.sqrt(count)
         low, high = (mean - half).where(count >= 4, low), (mean + half).where(count >= 4, high)
-    out = [np.exp(one) if log else one for one in (mean, low, high)]
-    return Curve(table.index.to_numpy(dtype=float), *(one.to_numpy(dtype=float) for one in out), len(kept))
+    mean, low, high = (np.exp(one) if log else one for one in (mean, low, high))
+    x = table.index.to_numpy(dtype=float)
+    return Curve(x, mean.to_numpy(dtype=float), low.to_numpy(dtype=float), high.to_numpy(dtype=float), len(kept))
 
 
 def line(ax: Axes, curve: Curve, color: str, percent: bool = False, band: bool = True, **style: Any) -> None:
@@ -112,7 +114,7 @@ def line(ax: Axes, curve: Curve, color: str, percent: bool = False, band: bool =
     scale = 100.0 if percent else 1.0
     if np.isfinite(curve.mean).sum() == 0:
         return
-    style = {"linewidth": 1.8, "linestyle": "-"} | style
+    style = {"linewidth": 1.8, "linestyle": "-", **style}
     if len(curve.x) <= 12 and "marker" not in style:
         style |= {"marker": "o", "markersize": 4}
     ax.plot(curve.x, curve.mean * scale, color=color, **style)

@@ -107,7 +107,7 @@ def grid(summary: Mapping[str, Any], both: bool = False) -> Grid:
     rows = []
     for name, words in names:
         cells = tuple(percent(score(summary, moment, name)) for moment, _ in moments)
-        prefix = "right tokens: " if name.endswith("_acc") else ""
+        prefix = "right by itself: " if name.endswith("_acc") else ""
         if any(cells):
             rows.append((prefix + words, cells))
     return Grid(tuple(title for _, title in moments), tuple(rows), tuple(others(summary, moments)))

@@ -111,7 +111,7 @@ def test_table_has_only_the_columns_that_exist() -> None:
 
 def test_table_without_numbers_and_with_accuracies_only() -> None:
     assert printed({}, {}) is not None
-    assert "right tokens: its rewordings" in printed({"ES_acc": 90.0, "PS_acc": 80.0}, SINGLE)
+    assert "right by itself: its rewordings" in printed({"ES_acc": 90.0, "PS_acc": 80.0}, SINGLE)
 
 
 def test_s_is_the_harmonic_mean_where_it_was_not_stored() -> None:

@@ -1,0 +1,39 @@
+# edit-robust. `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench assets clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,joblib]"
+	touch $@
+
+run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
+	$(BIN)/edit-robust run $(ARGS)
+
+test: $(READY) ## Run the tests; ARGS="-k rome" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Formatting, lint, types, and every config bound to its constructor
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_configs.py
+
+bench: $(READY) ## Print how much faster the fast paths are than the plain ones, measured side by side
+	$(BIN)/python scripts/bench.py $(ARGS)
+
+assets: $(READY) ## Make the built-in world's model again (about a quarter of an hour)
+	$(BIN)/python scripts/make_fact_world.py $(ARGS)
+
+clean: ## Remove caches and builds; runs and the environment stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find edit_robust scripts tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""Compose and bind every choice of every group, every preset and every experiment, without loading a weight."""
+
+from __future__ import annotations
+
+import sys
+
+from edit_robust.config import GROUPS, check, choices, compose, expand
+from edit_robust.core.errors import UserError
+
+#: What some choices need to be complete.
+NEEDS = {"model=hf": ["model.path=folder"], "task=facts": ["task.path=facts.csv"]}
+
+
+def jobs() -> list[list[str]]:
+    """One list of overrides a choice; for an experiment that sweeps, one for each value of what it sweeps."""
+    found = []
+    for group in GROUPS:
+        for name in choices(group):
+            if group == "preset":
+                editors = sorted(choices("editor"), key=len, reverse=True)
+                editor = next((e for e in editors if name.startswith(f"{e}-")), "")
+                found.append([f"editor={editor}", f"model={name.removeprefix(f'{editor}-')}"])
+            else:
+                found.append([f"{group}={name}", *NEEDS.get(f"{group}={name}", [])])
+            if group == "experiment":
+                cfg = compose([f"experiment={name}"], with_hydra=True)
+                swept = [f"{k}={v}" for k, v in (cfg.hydra.sweeper.params or {}).items()]
+                found += expand([f"experiment={name}", *swept])
+    return found
+
+
+def main() -> int:
+    """Print what does not fit; the number of complaints is the exit code."""
+    complaints = 0
+    tried = jobs()
+    for overrides in tried:
+        try:
+            check(compose(overrides))
+        except UserError as e:
+            complaints += 1
+            print(f"{' '.join(overrides)}: {e}", file=sys.stderr)
+    print(f"{len(tried)} configs composed and bound, {complaints} complaints")
+    return complaints
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
