@@ -27,10 +27,14 @@ Names = Annotated[list[str] | None, typer.Argument(help="Run ids, the beginning 
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def run(ctx: typer.Context) -> None:
-    """Run an experiment: `edit-robust run editor=rome model=gptj`. Add -m for a sweep; --help and --cfg job are Hydra's."""
+    """Run an experiment: `edit-robust run editor=rome model=gptj`; -m for a sweep; --help and --cfg job are Hydra's."""
     from edit_robust.config import main as hydra_main
 
-    failures = hydra_main(ctx.args)
+    try:
+        failures = hydra_main(ctx.args)
+    except KeyboardInterrupt as e:  # Typer would end without a word
+        explain(e)
+        raise SystemExit(exit_code(e)) from None
     if failures:
         raise SystemExit(exit_code(failures[0]))
 
@@ -43,7 +47,9 @@ def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `ru
 
     for job in jobs(overrides or [], multirun=True):
         values = check_config(compose(job))
-        parts = ", ".join(f"{p} {values[p].get('name') or ''}".strip() for p in ("editor", "model", "task", "trajectory"))
+        parts = ", ".join(
+            f"{p} {values[p].get('name') or ''}".strip() for p in ("editor", "model", "task", "trajectory")
+        )
         typer.echo(f"ok: {parts}; layer {values['layer']['index']}; run {run_id(values)}")
 
 
@@ -81,7 +87,9 @@ def ls(
 @app.command()
 def figure(
     names: Names = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Names of figures; all that apply otherwise.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Names of figures; all that apply otherwise.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; outputs/figures otherwise.")] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:
@@ -203,7 +211,9 @@ def exit_code(error: BaseException) -> int:
     """2 for what the user can put right, 130 for Ctrl-C, 1 for the rest."""
     from edit_robust.core.errors import UserError
 
-    return 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    if isinstance(error, UserError) or hasattr(error, "format_message"):  # the latter is Typer's
+        return 2
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _disk_full(error: BaseException) -> bool:
@@ -222,8 +232,11 @@ def explain(error: BaseException) -> None:
 
     go_on = "What was measured is kept; the same command goes on from there."
     file = getattr(error, "filename", None)
-    if isinstance(error, UserError):
-        line = f"edit-robust: {error}"
+    if type(error).__name__ == "NoArgsIsHelpError":  # `edit-robust` alone: the message is the help
+        line = str(error)
+    elif isinstance(error, UserError) or hasattr(error, "format_message"):
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        line = f"edit-robust: {' '.join(text.split())}"
     elif isinstance(error, KeyboardInterrupt):
         line = f"edit-robust: stopped. {go_on}"
     elif _disk_full(error):

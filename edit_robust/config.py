@@ -1,4 +1,4 @@
-"""Everything that touches Hydra: find conf/, compose, check, name a run, build its parts. Below `build`: plain objects."""
+"""Everything that touches Hydra: find conf/, compose, check, name a run, build its parts. `build` ends it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ def choices(group: str) -> dict[str, str]:
 # -- composing -----------------------------------------------------------------------------------------------------
 
 
-def compose(
-    overrides: Sequence[str] = (), config_dir: str | None = None, with_hydra: bool = False
-) -> DictConfig:
+def compose(overrides: Sequence[str] = (), config_dir: str | None = None, with_hydra: bool = False) -> DictConfig:
     """The config of one job, with Hydra's own part on request. Raises UserError with the nearest valid choice."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -103,7 +101,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
             return f"{value}: {' '.join(text.split())[:200]}"
         where = f"in {parent}" if parent else "to set"
         return f"{value}: there is no option {last!r} {where}; {nearest(last, known, 'options')}"
-    return " ".join(line.strip() for line in text.splitlines()[:3] if line.strip())
+    if "missing EQUAL" in text:
+        wrong = [o for o in overrides if "=" not in o]
+        return f"{' '.join(wrong)}: a value is missing; write GROUP=CHOICE or GROUP.OPTION=VALUE"
+    return " ".join(line.strip() for line in text.partition("See https")[0].splitlines()[:3] if line.strip())
 
 
 def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:
@@ -381,7 +382,7 @@ def _parse(argv: Sequence[str]) -> Any:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(list(argv))
+    return parser.parse_intermixed_args(list(argv))
 
 
 def main(argv: Sequence[str]) -> list[BaseException]:
@@ -403,7 +404,8 @@ def main(argv: Sequence[str]) -> list[BaseException]:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here whole; how to show them is decided here
     _failures.clear()
     before = sys.argv
-    sys.argv = ["edit-robust run", *argv]
+    # Hydra wants all overrides side by side; `run editor=rome -m layer.index=0,1` is just as clear
+    sys.argv = ["edit-robust run", *args.overrides, *(a for a in argv if a not in args.overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
     finally:

@@ -10,17 +10,15 @@ from edit_robust.store import Run
 
 
 def export_model(run: Run, folder: Path) -> Path:
-    """Write the unedited model plus the run's whole change in the Hugging Face format.
+    """Write the model as the run's walk left it, in the Hugging Face format.
 
     Raises UserError when the folder is not empty, or when the model is not the one that was edited.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: give a new folder")
-    delta = run.delta()
+    run.delta()  # says so before a model is loaded where there is no whole change
     model = build(run.config["model"], "model")
-    if delta.base and delta.base != model.position:
-        raise UserError(f"{run.config['model']['path']} is not the model that {run.id} edited: its weights differ")
-    model.add(delta)
+    run.replay(model)
     model.net.save_pretrained(folder)
     model.text.tokenizer.save_pretrained(folder)
     return folder

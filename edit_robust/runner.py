@@ -110,6 +110,7 @@ def _walk(experiment: Experiment, store: RunStore, tracker: Tracker, ui: Ui) -> 
             store.write_point(point.step, records, outcomes, alpha=point.alpha, n_edits=point.n_edits)
             tracker.point(point.step, [r.to_dict() for r in records])
             advance(1)
+    store.keep_total(before, model)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Questions:
         for row, r in enumerate(self.request_of):
             self.rows_of[r].append(row)
         self.scorer = model.scorer(self.examples, layers)
-        chosen, used = [], 0
+        chosen: list[Example] = []
+        used = 0
         for i, text in enumerate(texts):
             used += len(model.text.encode(text))
             if used > text_tokens and chosen:

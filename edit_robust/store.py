@@ -1,4 +1,4 @@
-"""A run's folder: what it asked, what it measured, how far it got. Written so that a kill at any moment costs one point.
+"""A run's folder: what it asked, what it measured, how far it got. Written so that a kill costs one point at most.
 
     config.yaml       the resolved config                 examples.jsonl  every question, once
     records.jsonl     tidy numbers, appended a point      points.jsonl    a line a finished point: the commit mark
@@ -13,9 +13,9 @@ so that an unfinished tail is cut off when the run goes on.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -30,17 +30,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edit_robust.core import Delta, Editable, Example, LowRank, Probe, Record, Scores, UserError, nearest
+from edit_robust.core.editable import Snapshot
 from edit_robust.core.files import atomic_path, write_text
 from edit_robust.editors.base import Edit, State
 
 if TYPE_CHECKING:
     from edit_robust.figures.frame import RunData
 
+TOTAL, WEIGHTS = "total.safetensors", "weights.safetensors"
+STATUS_EVERY = 10.0  # seconds: how stale the status of a running experiment may be
 PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "safetensors", "edit-robust")
 
 
@@ -103,12 +108,33 @@ class Run:
 
     def delta(self) -> Delta:
         """The whole change of a sequential walk: add it to the unedited model to get the edited one."""
-        total = self.path / "deltas" / "total.safetensors"
-        if total.exists():
-            return Delta.load(total)
-        if self.config["trajectory"]["name"] not in ("sequential", "interpolate"):
-            raise UserError(f"{self.id} made independent edits; take one of `deltas()`")
-        return Delta.chain(self.deltas())
+        total = self.path / "deltas" / TOTAL
+        return Delta.load(total) if total.exists() else Delta.chain(self._stacked())
+
+    def replay(self, model: Editable) -> None:
+        """Bring the unedited model to where a sequential walk ended, to the bit.
+
+        Adding `delta()` comes as close as one rounding; here every step is rounded as the walk rounded it.
+        """
+        weights = _kept_weights(self.path)
+        deltas = [] if weights else self._stacked()
+        if (weights["base"] if weights else deltas[0].base) != model.position:
+            raise UserError(
+                f"this is not the model that {self.id} edited ({self.config['model']['path']}): other weights"
+            )
+        for delta in deltas:
+            model.add(delta)
+        if weights:
+            _put_weights(self.path, model, weights)
+
+    def _stacked(self) -> list[Delta]:
+        """The changes of a walk that stacked them. Raises UserError where each was made at the unedited model."""
+        deltas = self.deltas()
+        if not deltas:
+            raise UserError(f"{self.id} has kept no change of the weights")
+        if len(deltas) > 1 and len({d.base for d in deltas}) == 1:
+            raise UserError(f"{self.id} made {len(deltas)} independent edits; take one of `deltas()`")
+        return deltas
 
 
 def find_run(name: str, outputs: Path) -> Run:
@@ -139,6 +165,7 @@ class RunStore:
         self.done: dict[int, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
         self._status: dict[str, Any] = {}
+        self._status_written = 0.0
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -146,11 +173,7 @@ class RunStore:
     def session(self, config: Mapping[str, Any], device: str) -> Iterator[RunStore]:
         """Own the folder. The status says running, then complete, failed (with its traceback) or interrupted."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"{self.run_id} is being run by another process") from None
+        lock = _lock(self.path)
         try:
             for folder in ("outcomes", "deltas", "state"):
                 (self.path / folder).mkdir(exist_ok=True)
@@ -193,9 +216,13 @@ class RunStore:
         records = self.path / "records.jsonl"
         end = points[-1]["records_end"] if points else 0
         if records.exists() and records.stat().st_size < end:
-            raise UserError(f"{records} is shorter than points.jsonl says: it was changed; use force=true to start anew")
+            raise UserError(
+                f"{records} is shorter than points.jsonl says: it was changed; use force=true to start anew"
+            )
         _cut(records, end)
         _cut(self.path / "points.jsonl", sum(len(_line(p)) for p in points))
+        known = self.path / "state" / "edits.jsonl"
+        _cut(known, sum(len(_line(p)) for p in _points(known)))
 
     def _write_status(self, **more: Any) -> None:
         self._status |= more
@@ -203,6 +230,7 @@ class RunStore:
         self._status["peak_memory_mb"] = self.peak_memory()
         self._status["points"] = len(self.done)
         write_text(self.path / "status.json", json.dumps(self._status, indent=1))
+        self._status_written = time.monotonic()
 
     def note(self, **facts: Any) -> None:
         """Put what became known while running into the status."""
@@ -242,10 +270,12 @@ class RunStore:
             arrays[f"{scope}|hits"] = scores.hits.astype(np.float32)
         with atomic_path(self.path / "outcomes" / f"{step:06d}.npz") as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
-        end = _append(self.path / "records.jsonl", "".join(json.dumps(r.to_dict()) + "\n" for r in records))
+        end = _append(self.path / "records.jsonl", "".join(_line(_strict(r.to_dict())) for r in records))
         line = {"step": step, "records_end": end, **meta}
         _append(self.path / "points.jsonl", _line(line))
         self.done[step] = line
+        if time.monotonic() - self._status_written > STATUS_EVERY:
+            self._write_status()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_text(self.path / "summary.json", json.dumps(dict(summary), indent=1))
@@ -288,7 +318,7 @@ class RunStore:
     def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
         at = self._position()
         if at is not None and step <= at["step"]:
-            return self._jump(model, at, state) if step == at["step"] else Edit(Delta({}, model.position), [], state)
+            return self._jumped(model, at, step, state)
         edit = self._kept(step, state)
         if edit is not None:
             if edit.delta.terms and edit.delta.base != model.position:
@@ -308,35 +338,58 @@ class RunStore:
             self._keep_weights(model, step, edit)
         return edit
 
-    # A dense change (fine-tuning) of every step would fill the disk; the weights after the last one are kept instead.
+    # A dense change (fine-tuning) of every step would fill the disk: the weights after the last one are kept instead,
+    # and what is known about every edit as a line of its own.
 
     def _position(self) -> dict[str, Any] | None:
         if not hasattr(self, "_at"):
-            path = self.path / "state" / "weights.safetensors"
-            self._at: dict[str, Any] | None = None
-            if path.exists():
-                from safetensors import safe_open
-
-                with safe_open(str(path), framework="pt") as f:
-                    self._at = json.loads(f.metadata()["edit-robust"])
+            self._at = _kept_weights(self.path)
+            lines = _points(self.path / "state" / "edits.jsonl")
+            self._infos: dict[int, list[dict[str, float]]] = {line["step"]: line["info"] for line in lines}
         return self._at
 
     def _keep_weights(self, model: Editable, step: int, edit: Edit) -> None:
-        about = {"step": step, "position": model.position, "info": edit.info, "norms": _norms(edit.delta)}
+        _append(self.path / "state" / "edits.jsonl", _line({"step": step, "info": edit.info}))
+        about = {"step": step, "base": model.base, "position": model.position, "norms": _norms(edit.delta)}
         tensors = {name: model.param(name).detach().cpu().contiguous() for name in edit.delta.terms}
-        with atomic_path(self.path / "state" / "weights.safetensors") as temporary:
+        with atomic_path(self.path / "state" / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata={"edit-robust": json.dumps(about)})
 
-    def _jump(self, model: Editable, at: dict[str, Any], state: State) -> Edit:
-        import torch
+    def _jumped(self, model: Editable, at: dict[str, Any], step: int, state: State) -> Edit:
+        """An edit up to the kept weights: the last one brings the model there, those before it change nothing."""
+        kept = self._kept(step, state)  # a refused one
+        info = kept.info if kept else self._infos[step]
+        if step < at["step"]:
+            return Edit(Delta({}, model.position), info, state)
+        _put_weights(self.path, model, at)
+        return Edit(Delta({}, model.position, {"norms": at["norms"]}), info, state)
 
-        weights = load_file(self.path / "state" / "weights.safetensors")
-        with torch.no_grad():
-            for name, value in weights.items():
-                model.param(name).copy_(value)
-        model.position = at["position"]
-        self._at = None
-        return Edit(Delta({}, model.position, {"norms": at["norms"]}), list(at["info"]), state)
+    def keep_total(self, before: Snapshot, model: Editable) -> None:
+        """Of a walk of dense changes, keep the whole change as one."""
+        weights = self.path / "state" / WEIGHTS
+        total = self.path / "deltas" / TOTAL
+        if weights.exists() and not total.exists():
+            now = model.snapshot(before.values)
+            try:
+                _put_weights(self.path, model, {"position": ""})
+                model.difference(before).save(total)
+            finally:
+                model.restore(now)
+
+
+def _kept_weights(path: Path) -> dict[str, Any] | None:
+    """What is known about the weights that a run of dense changes keeps: step, base, position, norms."""
+    if not (path / "state" / WEIGHTS).exists():
+        return None
+    with safe_open(str(path / "state" / WEIGHTS), framework="pt") as f:
+        return dict(json.loads(f.metadata()["edit-robust"]))
+
+
+def _put_weights(path: Path, model: Editable, about: Mapping[str, Any]) -> None:
+    with torch.no_grad():
+        for name, value in load_file(path / "state" / WEIGHTS).items():
+            model.param(name).copy_(value)
+    model.position = about["position"]
 
 
 def _factored(delta: Delta) -> bool:
@@ -347,6 +400,16 @@ def _norms(delta: Delta) -> dict[str, float]:
     return {name: term.norm() for name, term in delta.terms.items()}
 
 
+def _lock(path: Path) -> FileLock:
+    """The lock of a run's folder, taken. It goes with the process that holds it, however that ends."""
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{path.name} is being run by another process") from None
+    return lock
+
+
 def set_aside(path: Path) -> Path | None:
     """Move a run's folder out of the way, so that the run starts anew and nothing measured is lost."""
     if not path.exists():
@@ -354,7 +417,11 @@ def set_aside(path: Path) -> Path | None:
     n = 1
     while (aside := path.with_name(f"{path.name}~{n}")).exists():
         n += 1
-    shutil.move(path, aside)
+    lock = _lock(path)
+    try:
+        path.rename(aside)
+    finally:
+        lock.release()
     return aside
 
 
@@ -367,6 +434,11 @@ def _example(probe: str, e: Example) -> dict[str, Any]:
         "choices": [str(c) for c in e.choices],
         "target": e.target,
     }
+
+
+def _strict(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity; both become null, and NaN when read back."""
+    return record if math.isfinite(record["value"]) else {**record, "value": None}
 
 
 def _line(entry: Mapping[str, Any]) -> str:
@@ -429,6 +501,8 @@ def _versions() -> dict[str, str]:
 def _git() -> dict[str, Any]:
     """Commit and cleanliness of the program's own repository, where there is one."""
     here = Path(__file__).parent
+    if not (here.parent / ".git").exists():  # installed: a repository around it is somebody else's
+        return {}
     try:
         sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
         if sha.returncode:
@@ -443,10 +517,10 @@ def _peak_memory() -> dict[str, float]:
     """Peak memory of this process in MiB, and of its GPU when it used one."""
     import resource
 
-    import torch
-
     unit = 1024 if sys.platform == "darwin" else 1
     found = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / unit, 1)}
     if torch.cuda.is_available():
-        found["gpu"] = round(max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())) / 2**20, 1)
+        found["gpu"] = round(
+            max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())) / 2**20, 1
+        )
     return found

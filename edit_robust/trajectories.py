@@ -155,7 +155,7 @@ class Batch:
 
 
 class Sequential:
-    """Edits stack up, `batch_size` at a time, and are never undone; every `every` edits all past ones are asked again."""
+    """Edits stack up, `batch_size` at a time, and are never undone. Every `every` edits all past ones are asked."""
 
     def __init__(self, name: str = "sequential", every: int = 10, batch_size: int = 1) -> None:
         _check_batch(batch_size)

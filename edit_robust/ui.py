@@ -44,6 +44,9 @@ class Ui:
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Advance]:
         """A bar with rate and remaining time. Bars may be nested."""
+        if not self.console.is_terminal:
+            yield lambda n: None
+            return
         outer = self._progress
         bars = outer or Progress(
             TextColumn("{task.description}"),

@@ -42,15 +42,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inner", type=int, default=3072)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--stage", type=int, default=200, help="steps on 5 %%, then again on 25 %% of the subjects")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--stage", type=int, default=250, help="steps on 5 %%, then again on 25 %% of the subjects")
     parser.add_argument("--rows", type=int, default=12, help="rows per step")
     parser.add_argument("--row-length", type=int, default=64, help="tokens per row")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.05)
-    parser.add_argument("--object-weight", type=float, default=4.0)
+    parser.add_argument("--object-weight", type=float, default=8.0)
     parser.add_argument("--fact-layers", type=int, default=2, help="this many layers look facts up")
     parser.add_argument("--restrict", type=float, default=0.85, help="share of rows whose MLPs see names only")
+    parser.add_argument("--restrict-late", type=float, default=0.5, help="the same for the last 30 %% of the steps")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -243,7 +244,8 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
             group["lr"] = args.lr * rate
         # In most rows MLPs work on names only, and only in the lower layers: facts are then looked up where the
         # subject ends and read from there by attention, not memorised at the end of every phrasing.
-        full = torch.rand(args.rows, 1) >= args.restrict
+        restrict = args.restrict if step < 0.7 * args.steps else args.restrict_late
+        full = torch.rand(args.rows, 1) >= restrict
         kept = [full | (named[ids[:, :-1]] if i < args.fact_layers else False) for i in range(args.layers)]
         kept = [k.expand(args.rows, args.row_length - 1) for k in kept]
         logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), kept)

@@ -22,9 +22,7 @@ ROME_RECIPE: Recipe = (([""], 10, 5), ([""], 10, 10))
 MEMIT_RECIPE: Recipe = ((["The", "Therefore", "Because", "I", "You"], 1, 10),)
 
 
-def context_templates(
-    model: CausalLM, source: str, names: Sequence[str], recipe: Recipe, work: Workspace
-) -> Groups:
+def context_templates(model: CausalLM, source: str, names: Sequence[str], recipe: Recipe, work: Workspace) -> Groups:
     """Templates with one {} each, in groups: the bare prompt first, then the sampled ones.
 
     source: `sampled` (from the model, with the run's seed), `bare` (the prompt alone), or a JSON file: a list, or an

@@ -177,5 +177,3 @@ def _given(model: CausalLM, layers: Sequence[str], source: str) -> dict[str, Ten
     except (OSError, ValueError) as e:
         raise UserError(f"{path} is not a readable .npz file: {e}") from e
     return found
-
-

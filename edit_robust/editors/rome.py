@@ -84,9 +84,7 @@ class Rome:
         groups = context_templates(model, self.context_templates, (self.name, "rome"), ROME_RECIPE, work)
         inverse = None
         if self.mom2_adjustment:
-            moments = second_moments(
-                model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work
-            )
+            moments = second_moments(model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work)
             inverse = Inverse.of(moments[layers[0]])
         return State(tuple(layers), _Given(flatten(groups), inverse))
 
@@ -99,9 +97,7 @@ class Rome:
         edits: list[Edit] = []
         for i in range(0, len(requests), self.value_batch):
             some = requests[i : i + self.value_batch]
-            values = optimise_values(
-                model, state.layers[0], "mlp", some, state.given.templates, **self.optimisation
-            )
+            values = optimise_values(model, state.layers[0], "mlp", some, state.given.templates, **self.optimisation)
             edits += [self._write(model, values, r, state) for r in range(len(some))]
         return edits
 

@@ -176,6 +176,7 @@ def optimise_values(
         shrink = torch.where(length > bound, bound / length, torch.ones_like(length))
         delta = delta * shrink[:, None]
     delta, loss, nll = delta.detach(), loss.detach(), nll.detach()
+    delta = torch.where(loss.isnan()[:, None], loss[:, None], delta)  # nothing was learnt: such an edit is refused
     info = [
         {
             "edit_loss": float(loss[i]),
@@ -188,4 +189,3 @@ def optimise_values(
     used_keys = keys if bare is not None else keys[:, :-1]
     used_out = out if bare is not None else out[:, :-1]
     return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
-

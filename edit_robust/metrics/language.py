@@ -22,12 +22,11 @@ def _right(scores: Scores, values: Float[np.ndarray, "n k"]) -> Float[np.ndarray
 
 
 def _other(scores: Scores) -> Float[np.ndarray, " n"]:
-    """Log-probability of the best choice that is not the right one; NaN where there is none."""
-    others = scores.logp.copy()
-    others[np.arange(len(scores)), scores.target] = np.nan
-    empty = np.isnan(others).all(axis=1)
-    best = np.where(empty[:, None], -np.inf, others)
-    return np.where(empty, np.nan, np.nanmax(best, axis=1))
+    """Log-probability of the best choice that is not the right one; NaN where there is none or one of them is NaN."""
+    present = scores.tokens > 0
+    present[np.arange(len(scores)), scores.target] = False
+    best = np.where(present, scores.logp, -np.inf).max(axis=1)
+    return np.where(present.any(axis=1), best, np.nan)
 
 
 def success(scores: Scores) -> Bool[np.ndarray, " n"]:
@@ -91,7 +90,7 @@ def perplexity(scores: Scores) -> tuple[float, int]:
     """exp of the mean negative log-probability per token over all texts, and the number of tokens."""
     tokens = scores.tokens[:, 0]
     total = int(tokens.sum())
-    nll = -float((scores.logp[:, 0] * tokens).sum()) / max(total, 1)
+    nll = -float(np.where(tokens > 0, scores.logp[:, 0] * tokens, 0).sum()) / max(total, 1)
     return float(np.exp(np.minimum(nll, 700.0))), total
 
 

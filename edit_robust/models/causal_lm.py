@@ -68,9 +68,12 @@ class CausalLM(Editable):
         self.max_tokens = int(getattr(net.config, "max_position_embeddings", None) or 2048)
         self.anatomy: Anatomy = dissect(net, self.hidden_size)
         super().__init__(net, {layer.name: layer for layer in self.anatomy.layers})
+        windows = [getattr(net.config, k, None) for k in ("sliding_window", "window_size", "attention_chunk_size")]
+        self.window = min((w for w in windows if isinstance(w, int) and w > 0), default=self.max_tokens)
         self._calls: dict[int, list[Call]] = {}
-        if self.fast and not self._parts_make_the_whole():
-            log.warning("%s: its logits are not head(norm(blocks)); the plain path is used", self.name)
+        self.splits = self._parts_make_the_whole()
+        if self.fast and not self.splits:
+            log.warning("%s cannot be started in its middle with the same result; the plain path is used", self.name)
             self.fast = False
 
     # -- structure -------------------------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ class CausalLM(Editable):
         rest: list[Tensor] = []
 
         def silence(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            keys.append(args[0])
+            keys.append(args[0].reshape(*ids.shape, -1))  # some families flatten the tokens of a batch
             return torch.zeros_like(output)
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -191,20 +194,27 @@ class CausalLM(Editable):
         return keys[0], rest[0]
 
     def _parts_make_the_whole(self) -> bool:
-        """Does starting in the middle give the network's own logits? Checked once, on a few tokens."""
+        """Do the fast paths give the network's own logits? Tried once, on two rows of a few tokens."""
         if not self.anatomy.additive:
             return False
-        ids = torch.arange(1, 6, device=self.input_device)[None] % int(self.config.vocab_size)
-        with torch.no_grad():
-            whole = self.net(input_ids=ids, use_cache=False).logits.float()
-            with self.recording() as calls:
-                self.hidden(ids)
-            middle = self.n_layers // 2
-            first = calls[middle][0][0] if calls[middle][0] else calls[middle][1]["hidden_states"]
-            replayable = [(("hidden",) + a[1:], without_hidden(k)) for a, k in calls]
-            parts = self.logits(self.finish(self.replay(first, replayable, middle)))
+        rows = [[i % int(self.config.vocab_size) for i in row] for row in ([1, 2, 3, 4, 5], [6, 7, 8])]
+        reads = [(0, 2), (0, 4), (1, 1), (1, 2)]
+        layer = self.layer_at(self.n_layers // 2)
+        try:
+            with torch.no_grad():
+                ids = self.tokens(rows)
+                keys, rest = self.enter(layer, ids)
+                hidden = self.replay(rest + layer.module(keys), self.calls(ids.shape[1]), layer.index + 1)
+                parts = self.logits(self.finish(hidden))
+                whole = self.net(input_ids=ids, use_cache=False).logits.float().to(parts.device)
+                found = [(parts[at], whole[at]) for at in reads]
+                plain, tail = (kind(self, layer.name, "mlp", rows, [2, 1], reads) for kind in (PlainSite, TailSite))
+                found += [(tail.keys, plain.keys), (tail.out, plain.out), (tail.read(plain.out), plain.read(plain.out))]
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as e:
+            log.debug("%s: %s", self.name, e)
+            return False
         loose = 1e-4 if self.dtype == torch.float32 else 0.05
-        return bool(torch.allclose(parts, whole.to(parts.device), rtol=loose, atol=loose * 10))
+        return all(torch.allclose(a, b, rtol=loose, atol=loose * 10) for a, b in found)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -217,7 +227,9 @@ class CausalLM(Editable):
         return Scorer(self, examples).score()
 
     @torch.no_grad()
-    def trace(self, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[str]) -> dict[str, Tensor]:
+    def trace(
+        self, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[str]
+    ) -> dict[str, Tensor]:
         """Inputs [rows, d_in] of some projections at one position of each sequence."""
         last = max(self.layers[n].index for n in layers)
         found: dict[str, list[Tensor]] = {n: [] for n in layers}
@@ -237,7 +249,7 @@ class CausalLM(Editable):
 
         def keep(name: str) -> Any:
             def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-                seen[name] = args[0].detach()
+                seen[name] = args[0].detach().reshape(*ids.shape, -1)
                 if len(seen) == len(layers):
                     raise _Enough
 
@@ -253,9 +265,7 @@ class CausalLM(Editable):
         return seen
 
     @torch.no_grad()
-    def block_output(
-        self, layer: str, rows: Sequence[Sequence[int]], positions: Sequence[int]
-    ) -> Float[Tensor, "n d"]:
+    def block_output(self, layer: str, rows: Sequence[Sequence[int]], positions: Sequence[int]) -> Float[Tensor, "n d"]:
         """The residual stream after the block of `layer`, at one position of each sequence, in float32."""
         block = self.anatomy.blocks[self.layers[layer].index]
         seen: list[Tensor] = []
@@ -322,8 +332,10 @@ class CausalLM(Editable):
         """A place to inject a vector: `where` is "mlp" (the projection's output) or "block" (the residual stream).
 
         rows: token sequences; positions: the injection point of each; reads: (row, position) to take logits at.
+        plain: None: as the model's `fast` says. Where only the plain site is exact, it is the one that is given.
         """
         plain = not self.fast if plain is None else plain
+        plain = plain or not self.splits or max(len(r) for r in rows) > self.window
         return (PlainSite if plain else TailSite)(self, layer, where, rows, positions, reads)
 
     @torch.no_grad()
@@ -387,7 +399,7 @@ def load_pretrained(
         raise UserError(f"model.path={path} does not exist")
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        net, report = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, device_map=device_map, output_loading_info=True, **common
         )
     except SafetensorError as e:
@@ -398,6 +410,7 @@ def load_pretrained(
         first = " ".join(str(e).split())[:240]
         hint = "" if here.exists() else "; with no connection to the hub, give model.path=FOLDER"
         raise UserError(f"the model {path} cannot be loaded: {first}{hint}") from e
+    net, report = loaded
     missing = sorted(report.get("missing_keys", []))
     mismatched = report.get("mismatched_keys", [])
     if missing or mismatched:

@@ -65,7 +65,8 @@ class Scorer:
         for (i, j, _, _), (ids, n) in zip(asked, self.model.text.pairs([(x, c) for _, _, x, c in asked]), strict=True):
             n = max(n, 1)  # nothing predicts a text's very first token
             ids = ids[: self.model.max_tokens]
-            wanted.append((i, j, tuple(ids[:-1]), n - 1, tuple(ids[n:])))
+            if n < len(ids):  # else there is nothing to predict, and the choice counts as absent
+                wanted.append((i, j, tuple(ids[:-1]), n - 1, tuple(ids[n:])))
         unique = sorted({w[2] for w in wanted})
         place: dict[tuple[int, ...], int] = {}
         rows: list[list[int]] = []

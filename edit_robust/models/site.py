@@ -49,8 +49,11 @@ class PlainSite:
         self.reads = (torch.tensor([r for r, _ in reads]), torch.tensor([p for _, p in reads]))
         seen: dict[str, Tensor] = {}
         block = model.anatomy.blocks[self.layer.index]
+        grid = (*self.ids.shape, -1)  # some families flatten the tokens of a batch
         hooks = [
-            self.layer.module.register_forward_hook(lambda m, a, o: seen.update(key=a[0][self.at], mlp=o[self.at])),
+            self.layer.module.register_forward_hook(
+                lambda m, a, o: seen.update(key=a[0].reshape(grid)[self.at], mlp=o.reshape(grid)[self.at])
+            ),
             block.register_forward_hook(lambda m, a, o: seen.update(block=hidden_of(o)[self.at])),
         ]
         try:
@@ -62,14 +65,13 @@ class PlainSite:
         self.keys, self.out = seen["key"].float(), seen[where].float()
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
-        module: nn.Module = (
-            self.layer.module if self.where == "mlp" else self.model.anatomy.blocks[self.layer.index]
-        )
+        module: nn.Module = self.layer.module if self.where == "mlp" else self.model.anatomy.blocks[self.layer.index]
 
         def inject(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            hidden = hidden_of(output).clone()
+            shape = hidden_of(output).shape
+            hidden = hidden_of(output).clone().reshape(*self.ids.shape, -1)
             hidden[self.at] = hidden[self.at] + delta.to(hidden.dtype)
-            return with_hidden(output, hidden)
+            return with_hidden(output, hidden.reshape(shape))
 
         hook = module.register_forward_hook(inject)
         try:
@@ -87,7 +89,7 @@ class _Prefix(DynamicCache):
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         if not self.frozen:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        kept = self.layers[layer_idx]
+        kept: Any = self.layers[layer_idx]
         return torch.cat([kept.keys, key_states], -2), torch.cat([kept.values, value_states], -2)
 
 
@@ -135,9 +137,12 @@ class TailSite:
             kwargs |= {"past_key_values": cache, "use_cache": True, "attention_mask": mask}
         seen: dict[str, Tensor] = {}
         block = model.anatomy.blocks[self.layer.index]
+        grid = (*ids.shape, -1)
         hooks = [
-            self.layer.module.register_forward_hook(lambda m, a, o: seen.update(key=a[0][:, 0], mlp=o[:, 0])),
-            block.register_forward_hook(lambda m, a, o: seen.update(stream=hidden_of(o))),
+            self.layer.module.register_forward_hook(  # copies: some families add to these tensors in place
+                lambda m, a, o: seen.update(key=a[0].reshape(grid)[:, 0].clone(), mlp=o.reshape(grid)[:, 0].clone())
+            ),
+            block.register_forward_hook(lambda m, a, o: seen.update(stream=hidden_of(o).clone())),
         ]
         try:
             with model.recording() as calls:

@@ -56,7 +56,7 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
     return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
 
-def dissect(net: nn.Module, hidden_size: int) -> Anatomy:
+def dissect(net: Any, hidden_size: int) -> Anatomy:
     """Find the anatomy. Raises UserError when the network is not a decoder of the usual kind."""
     stacks = [
         (name, m)
@@ -73,6 +73,9 @@ def dissect(net: nn.Module, hidden_size: int) -> Anatomy:
     blocks = tuple(stack)
     names = {m: n for n, m in net.named_modules()}
 
+    for i, block in enumerate(blocks):
+        _refuse_experts(i, block)
+    _refuse_two_ways(owner)
     called: list[nn.Module] = []
     hooks = []
     direct = [m for m in owner.children() if m is not stack]
@@ -96,7 +99,7 @@ def dissect(net: nn.Module, hidden_size: int) -> Anatomy:
         mine = set(block.modules())
         projections = [m for m in called if m in mine and is_projection(m)]
         if not projections:
-            raise UserError(f"block {i} has no projection that could be edited (a mixture of experts, perhaps)")
+            raise UserError(f"block {i} has no projection that could be edited")
         down = projections[-1]
         layer = Layer(names[down], i, kind_of(down), down)
         if layer.shape[0] != hidden_size:
@@ -112,17 +115,45 @@ def _has_projection(block: nn.Module) -> bool:
     return sum(is_projection(m) for m in block.modules()) >= 2
 
 
-def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Layer]) -> bool:
-    """Shift each down-projection's output by a known amount and see whether the block's output shifts as much."""
-    ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+def _refuse_experts(index: int, block: nn.Module) -> None:
+    """A mixture of experts has a down-projection an expert: a stack of matrices in one tensor, or a list of MLPs."""
+    for m in block.modules():
+        stacked = any(p.dim() == 3 for p in m.parameters(recurse=False)) and not isinstance(m, nn.Conv1d)
+        listed = isinstance(m, nn.ModuleList) and len(m) > 1 and all(_has_projection(e) for e in m)
+        if stacked or listed:
+            raise UserError(f"block {index} is a mixture of experts: it has no single MLP down-projection to edit")
 
-    def outputs(shift: float) -> list[Tensor]:
+
+def _refuse_two_ways(owner: nn.Module) -> None:
+    """Does what stands first change with what comes later? Then nothing here can be read from left to right."""
+    device = next(owner.parameters()).device
+    try:
+        with torch.no_grad():
+            a, b = (
+                hidden_of(owner(input_ids=torch.tensor([ids], device=device), use_cache=False)[0])[..., 0, :].float()
+                for ids in ([0, 0], [0, 1])
+            )
+    except TypeError as e:
+        raise UserError("this model has no decoder that reads token ids: it is not a causal language model") from e
+    if not torch.allclose(a, b, rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise UserError("this model reads from both sides: it is not a causal language model")
+
+
+def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Layer]) -> bool:
+    """Shift each down-projection's output by a known amount and see whether the block's output shifts as much.
+
+    The shift differs between coordinates: a layer norm would hide one that does not.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+    ramp = torch.linspace(-1, 1, layers[0].shape[0])
+
+    def outputs(scale: float) -> list[Tensor]:
         seen: list[Tensor] = []
         hooks = []
         for block, layer in zip(blocks, layers, strict=True):
-            hooks.append(layer.module.register_forward_hook(lambda m, a, out: out + shift))
+            hooks.append(layer.module.register_forward_hook(lambda m, a, out: out + scale * ramp.to(out)))
             # each block sees the unshifted stream, so that every block is judged alone
-            hooks.append(block.register_forward_hook(lambda m, a, out: _judge(out, seen, shift)))
+            hooks.append(block.register_forward_hook(lambda m, a, out: _judge(out, seen, scale * ramp)))
         try:
             with torch.no_grad():
                 owner(input_ids=ids, use_cache=False)
@@ -132,15 +163,15 @@ def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Laye
         return seen
 
     plain, shifted = outputs(0.0), outputs(1.0)
-    return all(_shifted_by_one(a, b) for a, b in zip(plain, shifted, strict=True))
+    return all(_shifted(a, b, ramp.to(a.device)) for a, b in zip(plain, shifted, strict=True))
 
 
-def _shifted_by_one(a: Tensor, b: Tensor) -> bool:
+def _shifted(a: Tensor, b: Tensor, ramp: Tensor) -> bool:
     rounding = 8 * torch.finfo(a.dtype).eps * a.float().abs()
-    return bool(((b.float() - a.float() - 1).abs() <= 0.05 + rounding).all())
+    return bool(((b.float() - a.float() - ramp).abs() <= 0.05 + rounding).all())
 
 
-def _judge(output: Any, seen: list[Tensor], shift: float) -> Any:
+def _judge(output: Any, seen: list[Tensor], shift: Tensor) -> Any:
     hidden = hidden_of(output)
     seen.append(hidden.detach().clone())
-    return with_hidden(output, hidden - shift)
+    return with_hidden(output, hidden - shift.to(hidden))

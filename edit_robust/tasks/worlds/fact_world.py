@@ -20,7 +20,7 @@ FIRST_SINGLE_TOKEN = 200
 
 # A document is 2 to 5 sentences. The first one mostly is filler (what a model samples after the separator, and so the
 # contexts of an edit, should be ordinary text); of the others most state a fact.
-FACT_SHARE_FIRST, FACT_SHARE = 0.3, 0.7
+FACT_SHARE_FIRST, FACT_SHARE = 0.4, 0.75
 # Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
 SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
@@ -193,31 +193,16 @@ _HEADS: dict[str, str] = {
 _MULTI: dict[str, int] = {"person": 260, "company": 240, "place": 240, "book": 240}
 _SINGLE: dict[str, int] = {"company": 20, "place": 20}
 
-_ADJECTIVES = (
-    "old green quiet busy warm simple young small large bright dark heavy early late narrow empty famous careful "
-    "gentle strange wooden broken distant local"
-).split()
-_NOUNS = (
-    "market garden house river train window letter song story winter morning bridge table doctor dog cat road "
-    "kitchen boat field picture clock neighbour visitor child teacher tree door lamp coat island storm village book"
-).split()
-_VERBS = (
-    "opened closed found watched missed crossed painted carried followed repaired remembered described ignored "
-    "reached left visited helped moved covered liked"
-).split()
-_WHEN = (
-    "this morning;last winter;before the storm;after dinner;every summer;in the afternoon;for many years;"
-    "near the river;behind the old house;on the way home;without a word;during the night;at the end of the road"
-).split(";")
-_OPENERS = (
-    "Sometimes;Therefore;Because of this;In the end;You know;I think;Every year;However;Later;Of course;"
-    "At first;They say that;For example;Once again"
-).split(";")
+_ADJECTIVES = ["old", "green", "quiet", "busy", "warm", "simple", "young", "small", "large", "bright", "dark", "heavy", "early", "late", "narrow", "empty", "famous", "careful", "gentle", "strange", "wooden", "broken", "distant", "local"]
+_NOUNS = ["market", "garden", "house", "river", "train", "window", "letter", "song", "story", "winter", "morning", "bridge", "table", "doctor", "dog", "cat", "road", "kitchen", "boat", "field", "picture", "clock", "neighbour", "visitor", "child", "teacher", "tree", "door", "lamp", "coat", "island", "storm", "village", "book"]
+_VERBS = ["opened", "closed", "found", "watched", "missed", "crossed", "painted", "carried", "followed", "repaired", "remembered", "described", "ignored", "reached", "left", "visited", "helped", "moved", "covered", "liked"]
+_WHEN = ["this morning", "last winter", "before the storm", "after dinner", "every summer", "in the afternoon", "for many years", "near the river", "behind the old house", "on the way home", "without a word", "during the night", "at the end of the road"]
+_OPENERS = ["Sometimes", "Therefore", "Because of this", "In the end", "You know", "I think", "Every year", "However", "Later", "Of course", "At first", "They say that", "For example", "Once again"]
 
-_ONSETS = "B Br C Cr D Dr F Fl G Gr H J K Kr L M N P Pl Qu R S St T Tr V W Y Z Sk".split()
-_STARTS_REST = "al an ar el en er il in or ol un ur".split()
-_END_ONSETS = "b d f g h k l m n r s t v w br st th".split()
-_END_RESTS = "all and ard ath ell ent erg est ick ida ill ina ist ona ord oss uck und urn ova".split()
+_ONSETS = ["B", "Br", "C", "Cr", "D", "Dr", "F", "Fl", "G", "Gr", "H", "J", "K", "Kr", "L", "M", "N", "P", "Pl", "Qu", "R", "S", "St", "T", "Tr", "V", "W", "Y", "Z", "Sk"]
+_STARTS_REST = ["al", "an", "ar", "el", "en", "er", "il", "in", "or", "ol", "un", "ur"]
+_END_ONSETS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "r", "s", "t", "v", "w", "br", "st", "th"]
+_END_RESTS = ["all", "and", "ard", "ath", "ell", "ent", "erg", "est", "ick", "ida", "ill", "ina", "ist", "ona", "ord", "oss", "uck", "und", "urn", "ova"]
 
 
 @dataclass(frozen=True)
@@ -384,9 +369,7 @@ class FactWorld:
             return f"{rng.choice(_OPENERS)} {core}."
         return core[0].upper() + core[1:] + "."
 
-    def documents(
-        self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2
-    ) -> list[str]:
+    def documents(self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2) -> list[str]:
         """`n_docs` documents of 2 to 5 sentences, facts (in trained phrasings) between filler.
 
         Facts are dealt from a reshuffled deck rather than drawn, so each is stated equally often.
@@ -455,7 +438,7 @@ class FactWorld:
     def _request(self, rng: random.Random, fact: Fact, same: list[Fact]) -> dict[str, Any]:
         relation = self.relation(fact.relation)
         opening = [t for t in fact.trained if relation.templates[t].startswith("{}")]
-        template = rng.choice(opening if fact.single_token else fact.trained)
+        template = rng.choice(opening)
         target = rng.choice([o for o in relation.objects if o != fact.object])
         paraphrases = [self.prompt(fact, t) for t in rng.sample(fact.held_out, 2)]
         paraphrases = [f"{self.filler(rng, 0.0)} {p}" if rng.random() < 0.5 else p for p in paraphrases]

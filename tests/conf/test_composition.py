@@ -1,0 +1,128 @@
+"""Every config composes, binds to its constructor, and is merged in the order that the README promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edit_robust.config import bind, check, choices, compose, conf_dir, jobs, resolved, run_id
+
+GROUPS = ("model", "task", "editor", "layer", "trajectory", "tracker", "corruption")
+NEEDED = {"model=hf": ["model.path=FOLDER"], "task=facts": ["task.path=FILE"], "trajectory=batch": ["editor=memit"]}
+PRESETS = sorted(p.stem for p in (conf_dir() / "preset").glob("*.yaml"))
+EXPERIMENTS = sorted(choices("experiment"))
+
+
+@pytest.mark.parametrize("group, name", [(g, n) for g in GROUPS for n in choices(g)])
+def test_every_choice_composes_and_binds(group: str, name: str) -> None:
+    one = f"{group}={name}"
+    values = check(compose([one, *NEEDED.get(one, [])]))
+    if name != "none" and "name" in values[group]:
+        assert values[group]["name"] == (None if one == "model=hf" else name)
+
+
+@pytest.mark.parametrize("group", (*GROUPS, "experiment"))
+def test_every_file_begins_with_what_it_is(group: str) -> None:
+    for name, about in choices(group).items():
+        assert about, f"conf/{group}/{name}.yaml has no first line that says what it is"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_named_after_an_editor_and_a_model(name: str) -> None:
+    """Hydra skips an optional file that it does not find: a wrong name would never be noticed."""
+    pairs = {f"{e}-{m}": (e, m) for e in choices("editor") for m in choices("model")}
+    assert name in pairs
+    editor, model = pairs[name]
+    preset = yaml.safe_load((conf_dir() / "preset" / f"{name}.yaml").read_text())
+    given = compose([f"editor={editor}", f"model={model}", *NEEDED.get(f"model={model}", [])])
+    for option, value in preset.items():
+        assert given.editor[option] == value, f"{name}: {option} does not arrive"
+    bind(resolved(given)["editor"], "editor")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_in_all_its_jobs(name: str) -> None:
+    found = jobs([f"experiment={name}"])
+    ids = {run_id(check(compose(job))) for job in found}
+    assert len(ids) == len(found)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_an_experiment_says_arrives(name: str) -> None:
+    said = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text()) or {}
+    cfg = compose([f"experiment={name}"])
+    for group, values in said.items():
+        if group in ("defaults", "hydra"):
+            continue
+        for option, value in values.items() if isinstance(values, dict) else ():
+            assert cfg[group][option] == value
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    """A folder of one's own configs: a preset and an experiment."""
+    for path, text in {
+        "preset/rome-fact-gpt.yaml": "v_lr: 0.125\nlayers: 1\n",
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /editor: memit\nseed: 7\ntask:\n  order: 3\n",
+        "experiment/swept.yaml": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
+        "      editor: rome,memit\n      task.order: 0,1,2\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    return tmp_path
+
+
+def test_a_preset_reaches_the_editor_and_the_layer_strategy(more: Path) -> None:
+    cfg = compose(config_dir=str(more))
+    assert cfg.editor.v_lr == 0.125
+    assert cfg.layer.index == 1
+
+
+def test_a_preset_of_another_pair_does_not(more: Path) -> None:
+    assert compose(["editor=p-rome"], str(more)).editor.v_lr == 0.5
+    assert compose(["model=gpt2"], str(more)).editor.v_lr == 0.5
+
+
+def test_the_command_line_beats_the_preset(more: Path) -> None:
+    cfg = compose(["editor.v_lr=0.75", "layer.index=2"], str(more))
+    assert (cfg.editor.v_lr, cfg.layer.index) == (0.75, 2)
+
+
+def test_an_experiment_beats_defaults_and_the_command_line_beats_it(more: Path) -> None:
+    cfg = compose(["experiment=mine"], str(more))
+    assert (cfg.seed, cfg.task.order, cfg.editor.name) == (7, 3, "memit")
+    cfg = compose(["experiment=mine", "seed=1", "editor=ft", "task.order=0"], str(more))
+    assert (cfg.seed, cfg.task.order, cfg.editor.name) == (1, 0, "ft")
+
+
+def test_jobs_of_a_sweep_hold_every_value(more: Path) -> None:
+    found = jobs(["experiment=swept"], str(more))
+    assert {o for job in found for o in job if o.startswith("editor=")} == {"editor=rome", "editor=memit"}
+    assert {o for job in found for o in job if "order" in o} == {f"task.order={i}" for i in range(3)}
+    assert jobs(["seed=1"]) == [["seed=1"]]
+
+
+def test_self_comes_first() -> None:
+    """Last, it would silently undo what experiments and presets say of the root options."""
+    assert yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"][0] == "_self_"
+
+
+@pytest.mark.parametrize("model", sorted(set(choices("model")) - {"hf", "fact-gpt"}))
+def test_a_published_model_is_asked_counterfact_unless_the_command_line_says_otherwise(model: str) -> None:
+    assert compose([f"model={model}"]).task.name == "counterfact"
+    assert compose([f"model={model}", "task=zsre"]).task.name == "zsre"
+    assert compose(["task=zsre", f"model={model}"]).task.name == "zsre"
+
+
+@pytest.mark.parametrize(
+    "given, index", [("0", 0), ("-1", -1), ("[0,1]", [0, 1]), ("last", "last"), ("all", "all"), ("'first'", "first")]
+)
+def test_layer_index_as_it_is_written(given: str, index: object) -> None:
+    assert check(compose([f"layer.index={given}"]))["layer"]["index"] == index
+
+
+def test_range_and_choice_sweeps_are_spread() -> None:
+    assert jobs(["layer.index=range(0,3)"], multirun=True) == [[f"layer.index={i}"] for i in range(3)]
+    assert jobs(["editor=choice(rome,ft)"], multirun=True) == [["editor=rome"], ["editor=ft"]]
