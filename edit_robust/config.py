@@ -366,12 +366,13 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None, multirun: bool
 
     A sweep is what `-m` asks for, or an experiment with `hydra.mode: MULTIRUN`, whose swept values count, too.
     """
-    cfg = None if multirun else compose(overrides, config_dir, with_hydra=True)
-    if cfg is not None and str(cfg.hydra.mode).rpartition(".")[2] != "MULTIRUN":
-        return [list(overrides)]
-    one = [o for o in overrides if o.startswith("experiment=") and "," not in o]
-    params = compose(one, config_dir, with_hydra=True).hydra.sweeper.get("params") or {}
-    return expand([*(f"{k}={v}" for k, v in params.items()), *overrides])
+    own = [o for o in overrides if o.startswith(("experiment=", "hydra.mode=")) and "," not in o]
+    params: dict[str, Any] = {}
+    if own:
+        hydra = compose(own, config_dir, with_hydra=True).hydra
+        multirun = multirun or str(hydra.mode).rpartition(".")[2] == "MULTIRUN"
+        params = hydra.sweeper.get("params") or {}
+    return expand([*(f"{k}={v}" for k, v in params.items()), *overrides]) if multirun else [list(overrides)]
 
 
 def _parse(argv: Sequence[str]) -> Any:

@@ -79,6 +79,7 @@ def _walk(experiment: Experiment, store: RunStore, tracker: Tracker, ui: Ui) -> 
     probes = experiment.task.probes(requests)
     with store.phase("load"):
         model = experiment.model()
+    model.progress = ui.progress
     store.note(device=str(model.device), model=model.base, dtype=str(model.dtype))
     indices = resolve_layers(experiment.layer, editor, model.n_layers)
     layers = [model.layer_at(i).name for i in indices]

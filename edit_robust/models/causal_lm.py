@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edit_robust.core import Editable, Example, Layer, Scores, UserError, nearest
+from edit_robust.core.work import ShowProgress, silent
 from edit_robust.models.scorer import Scorer
 from edit_robust.models.site import PlainSite, Site, TailSite
 from edit_robust.models.structure import Anatomy, dissect, hidden_of
@@ -63,6 +64,7 @@ class CausalLM(Editable):
         self.dtype = DTYPES[dtype]
         self.fast, self.batch_tokens, self.cache_gb = fast, batch_tokens, cache_gb
         self.text = Encoder(tokenizer)
+        self.progress: ShowProgress = silent
         self.config = net.config
         self.hidden_size = int(getattr(net.config, "hidden_size", 0) or net.config.n_embd)
         self.max_tokens = int(getattr(net.config, "max_position_embeddings", None) or 2048)
@@ -141,7 +143,7 @@ class CausalLM(Editable):
             ids = torch.zeros(1, width, dtype=torch.long, device=self.input_device)
             with torch.no_grad(), self.recording() as calls:
                 self.hidden(ids)
-            self._calls[width] = [(("hidden",) + a[1:], without_hidden(k)) for a, k in calls]
+            self._calls[width] = [(("hidden", *a[1:]), without_hidden(k)) for a, k in calls]
         return self._calls[width]
 
     def replay(self, hidden: Float[Tensor, "b t d"], calls: Sequence[Call], start: int) -> Float[Tensor, "b t d"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Example, Scores
+from edit_robust.core.work import Advance, silent
 
 if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
@@ -88,11 +90,13 @@ class Scorer:
         device = layer.weight.device
         keys = torch.empty(total, d_in, dtype=model.dtype, device=device)
         rest = torch.empty(total, d_out, dtype=model.dtype, device=device)
-        for batch in model.batches([len(r) for r in self.rows]):
-            k, r = model.enter(layer, model.tokens([self.rows[i] for i in batch]))
-            for b, i in enumerate(batch):
-                at = slice(offsets[i], offsets[i + 1])
-                keys[at], rest[at] = k[b, : len(self.rows[i])], r[b, : len(self.rows[i])]
+        with model.progress("Reading the questions", len(self.rows)) as advance:
+            for batch in model.batches([len(r) for r in self.rows]):
+                k, r = model.enter(layer, model.tokens([self.rows[i] for i in batch]))
+                for b, i in enumerate(batch):
+                    at = slice(offsets[i], offsets[i + 1])
+                    keys[at], rest[at] = k[b, : len(self.rows[i])], r[b, : len(self.rows[i])]
+                advance(len(batch))
         self.below = Below(layer.index, keys, rest, offsets)
 
     @torch.no_grad()
@@ -115,24 +119,32 @@ class Scorer:
 
     def _score_one_by_one(self, reads: Sequence[Read], logp: np.ndarray, hits: np.ndarray) -> None:
         """The plain path: the whole network on every choice of every question, one after the other."""
-        for r in reads:
-            row = self.rows[r.row][: r.start + len(r.targets)]
-            out = self.model.net(input_ids=self.model.tokens([row]), use_cache=False).logits[0].float()
-            out = out[r.start :].log_softmax(-1)
-            want = torch.tensor(r.targets, device=out.device)
-            logp[r.example, r.choice] = float(out.gather(1, want[:, None]).mean())
-            hits[r.example, r.choice] = float((out.argmax(-1) == want).double().mean())
+        with self._progress(len(reads)) as advance:
+            for r in reads:
+                row = self.rows[r.row][: r.start + len(r.targets)]
+                out = self.model.net(input_ids=self.model.tokens([row]), use_cache=False).logits[0].float()
+                out = out[r.start :].log_softmax(-1)
+                want = torch.tensor(r.targets, device=out.device)
+                logp[r.example, r.choice] = float(out.gather(1, want[:, None]).mean())
+                hits[r.example, r.choice] = float((out.argmax(-1) == want).double().mean())
+                advance(1)
+
+    def _progress(self, n: int) -> AbstractContextManager[Advance]:
+        """A bar for what takes a while; asking about one edit does not."""
+        return (self.model.progress if n > 256 else silent)("Asking", n)
 
     def _score_batched(self, reads: Sequence[Read], logp: np.ndarray, hits: np.ndarray) -> None:
         used = sorted({r.row for r in reads})
         by_row: dict[int, list[Read]] = {i: [] for i in used}
         for r in reads:
             by_row[r.row].append(r)
-        for batch in self.model.batches([len(self.rows[i]) for i in used]):
-            rows = [used[b] for b in batch]
-            hidden = self._hidden(rows)
-            spots = [(b, r) for b, i in enumerate(rows) for r in by_row[i]]
-            self._read(hidden, spots, logp, hits)
+        with self._progress(len(used)) as advance:
+            for batch in self.model.batches([len(self.rows[i]) for i in used]):
+                rows = [used[b] for b in batch]
+                hidden = self._hidden(rows)
+                spots = [(b, r) for b, i in enumerate(rows) for r in by_row[i]]
+                self._read(hidden, spots, logp, hits)
+                advance(len(batch))
 
     def _hidden(self, rows: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Final hidden states (before the last norm) of some rows, starting as late as possible."""

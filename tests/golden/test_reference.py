@@ -57,8 +57,8 @@ class Recorded:
         assert not (differ & ~near).any(), f"request {i}: success differs at {np.flatnonzero(differ)}; near-ties {ties}"
         said = ours.hits[np.arange(13), RIGHT] == 1
         recorded = np.array([c for p in PROMPTS for c in post[f"{p}_correct"]])
-        # an argmax can only flip where the answer's share is about that of another: never at above 0.52 or below 0.2
-        sure = (theirs[np.arange(13), RIGHT] < 0.65) | (theirs[np.arange(13), RIGHT] > 1.6)
+        # with more than half of the probability an answer is the argmax; below that a near-tie may flip one
+        sure = theirs[np.arange(13), RIGHT] < 0.65
         odd = [f"{j}: {theirs[j]}" for j in np.flatnonzero(said != recorded)]
         assert not ((said != recorded) & sure).any() and len(odd) <= 1, f"request {i}: argmax differs at {odd}"
         return ties
@@ -116,7 +116,7 @@ def test_second_moments_from_text(recorded: Recorded) -> None:
     ("run", "layer", "contexts", "n"),
     [
         ("rome_layer0_bare", 0, False, 30),
-        ("rome_layer0_contexts", 0, True, 12),
+        ("rome_layer0_contexts", 0, True, 8),
         ("rome_layer1_contexts", 1, True, 8),
     ],
 )
@@ -143,7 +143,7 @@ def test_memit_is_the_recorded_one(recorded: Recorded) -> None:
     recorded.ask_from(0)
     state = recorded.start(editor, [0, 1, 2])
     with np.load(recorded.path / "memit_layers012_rank1.npz") as factors:
-        for i, edit in enumerate(editor.edit_each(recorded.model, recorded.requests[:12], state)):
+        for i, edit in enumerate(editor.edit_each(recorded.model, recorded.requests[:8], state)):
             want = recorded.expected["memit_layers012"][i]
             for parameter in want["delta_norm"]:
                 ours = edit.delta.terms[parameter].dense()
@@ -163,7 +163,7 @@ def test_fine_tuning_is_the_recorded_one(recorded: Recorded) -> None:
     editor = FineTune(lr=5e-4, num_steps=25, norm_constraint=0.02, objective="prompt_last")
     recorded.ask_from(0)
     state = recorded.start(editor, [0])
-    for i in range(12):
+    for i in range(8):
         want = recorded.expected["ftc_layer0"][i]
         edit = editor.edit(recorded.model, [recorded.requests[i]], state)
         assert {p: t.norm() for p, t in edit.delta.terms.items()} == pytest.approx(want["delta_norm"], rel=1e-2)
