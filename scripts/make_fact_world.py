@@ -132,9 +132,9 @@ class Gpt(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(args.width)
 
-    def forward(self, ids: Tensor, positions: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor | None = None, kept: list[Tensor] | None = None) -> Tensor:
         """Logits [rows, length, vocabulary]; `kept` says for each layer where its MLP works."""
-        x = self.wte(ids) + self.wpe(positions)
+        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]) if positions is None else positions)
         for i, block in enumerate(self.blocks):
             x = block(x, None if kept is None else kept[i])
         return self.ln_f(x) @ self.wte.weight.T
@@ -143,7 +143,12 @@ class Gpt(nn.Module):
         """Weights under the names of GPT2LMHeadModel; its Conv1D stores [in, out], nn.Linear [out, in]."""
         out = {"wte.weight": self.wte.weight, "wpe.weight": self.wpe.weight}
         out |= {"ln_f.weight": self.ln_f.weight, "ln_f.bias": self.ln_f.bias}
-        names = {"c_attn": "attn.c_attn", "attn_out": "attn.c_proj", "c_fc": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
+        names = {
+            "c_attn": "attn.c_attn",
+            "attn_out": "attn.c_proj",
+            "c_fc": "mlp.c_fc",
+            "mlp_out": "mlp.c_proj",
+        }
         for i, block in enumerate(self.blocks):
             for norm in ("ln_1", "ln_2"):
                 layer = getattr(block, norm)
@@ -195,42 +200,66 @@ def recall(model: nn.Module, world: FactWorld, tokenizer: Tokenizer, held_out: b
     return right / len(pairs)
 
 
-def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> Gpt:
-    """The fixed schedule: a few subjects first, then all of them; AdamW, warm-up, cosine to 2 %."""
-    rng = random.Random(args.seed)
-    torch.manual_seed(args.seed)
-    model = Gpt(tokenizer.get_vocab_size(), args)
-    objects = torch.tensor([tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects])
-    weight = torch.ones(tokenizer.get_vocab_size())
-    weight[objects] = args.object_weight
-    named = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
-    for subject in world.subjects:
-        for form in (f" {subject.split()[-1]}", subject.split()[-1]):
-            named[tokenizer.encode(form).ids] = True
-    decayed = [p for p in model.parameters() if p.ndim == 2]
-    other = [p for p in model.parameters() if p.ndim != 2]
-    groups = [{"params": decayed, "weight_decay": args.decay}, {"params": other, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace, rng: random.Random) -> Tensor:
+    """All rows of the run, in order: [steps * rows, row_length] token ids.
 
-    # (every how many-th subject, steps): a few facts first, or the circuit that reads a name is slow to form.
-    stages = ((20, args.stage), (4, args.stage), (1, args.steps - 2 * args.stage))
+    A few facts come first (5 %, then 25 % of the subjects), or the circuit that reads a name is slow to form.
+    """
     packed = []
+    stages = ((20, args.stage), (4, args.stage), (1, args.steps - 2 * args.stage))
     for seed, (every, steps) in enumerate(stages, start=1):
         chosen = set(world.subjects[::every])
         facts = tuple(f for f in world.facts if f.subject in chosen)
         n = steps * args.rows
-        # About 36 tokens a document, and a row loses the tail of its last one: some more than n rows need.
+        # About 37 tokens a document, and a row loses the tail of its last one: some more than n rows need.
         documents = world.documents(seed, 64 + n * args.row_length // 25, facts)
         rows = rows_of(documents, tokenizer, args.row_length, rng)
         if len(rows) < n:
             raise ValueError(f"{len(documents)} documents fill {len(rows)} rows, {n} are needed")
         packed.append(rows[:n])
-    data = torch.from_numpy(np.concatenate(packed))
+    return torch.from_numpy(np.concatenate(packed))
+
+
+def token_sets(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Over the vocabulary: the loss weight of each token, and whether it is part of an invented name."""
+    weight = torch.ones(tokenizer.get_vocab_size())
+    named = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
+    weight[[tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects]] = args.object_weight
+    for subject in world.subjects:
+        name = subject.split()[-1]
+        named[tokenizer.encode(f" {name}").ids + tokenizer.encode(name).ids] = True
+    return weight, named
+
+
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    """AdamW; biases and norms are not decayed."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": args.decay},
+        {"params": [p for p in model.parameters() if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> None:
+    """60 steps of warm-up, then a cosine down to 2 % of the learning rate."""
+    rate = min(1.0, (step + 1) / 60)
+    rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+    for group in optimizer.param_groups:
+        group["lr"] = args.lr * rate
+
+
+def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> Gpt:
+    """The fixed schedule, from a few subjects to all of them."""
+    rng = random.Random(args.seed)
+    torch.manual_seed(args.seed)
+    model = Gpt(tokenizer.get_vocab_size(), args)
+    optimizer = make_optimizer(model, args)
+    weight, named = token_sets(world, tokenizer, args)
+    data = packed_stages(world, tokenizer, args, rng)
     sample = tuple(rng.sample(world.facts, 120))
     first = set(world.subjects[::20])
     easy = tuple(f for f in world.facts if f.subject in first)
     start = time.time()
-    model.train()
     seen: list[float] = []
     for step in range(args.steps):
         ids = data[step * args.rows : (step + 1) * args.rows]
@@ -238,12 +267,9 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         # on where they stand.
         offset = torch.randint(0, args.positions - args.row_length + 1, (args.rows, 1))
         offset *= torch.rand(args.rows, 1) < 0.5
-        rate = min(1.0, (step + 1) / 60)
-        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * rate
-        # In most rows MLPs work on names only, and only in the lower layers: facts are then looked up where the
-        # subject ends and read from there by attention, not memorised at the end of every phrasing.
+        set_rate(optimizer, step, args)
+        # In restricted rows MLPs work on names only, and only in the lower layers: facts are then looked up where
+        # the subject ends and read from there by attention, not memorised at the end of every phrasing.
         restrict = args.restrict if step < 0.7 * args.steps else args.restrict_late
         full = torch.rand(args.rows, 1) >= restrict
         kept = [full | (named[ids[:, :-1]] if i < args.fact_layers else False) for i in range(args.layers)]
@@ -256,11 +282,9 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        is_object = weights > 1
-        seen.append(float(loss.detach()[is_object].mean()))
+        seen.append(float(loss.detach()[weights > 1].mean()))
         if (step + 1) % 100 == 0:
-            reader = lambda x: model(x, torch.arange(x.shape[1]))  # noqa: E731
-            known = recall(reader, world, tokenizer, False, easy if step < args.stage else sample)
+            known = recall(model, world, tokenizer, False, easy if step < args.stage else sample)
             print(
                 f"step {step + 1}/{args.steps}  loss {float(loss.detach().mean()):.3f}  objects "
                 f"{sum(seen[-100:]) / len(seen[-100:]):.3f}  recall {known:.3f}  {time.time() - start:.0f} s",
@@ -314,7 +338,10 @@ def main() -> None:
     start = time.time()
     world = FactWorld.generate(args.seed)
     tokenizer = train_tokenizer(world)
-    print(f"{len(world.facts)} facts, {len(world.subjects)} subjects, {tokenizer.get_vocab_size()} tokens", flush=True)
+    print(
+        f"{len(world.facts)} facts, {len(world.subjects)} subjects, {tokenizer.get_vocab_size()} tokens",
+        flush=True,
+    )
     model = train(world, tokenizer, args)
     write(model, tokenizer, args)
     seconds = time.time() - start
@@ -322,7 +349,10 @@ def main() -> None:
     loaded = transformers.AutoModelForCausalLM.from_pretrained(args.out).eval()
     trained = recall(loaded, world, tokenizer, False, world.facts)
     held_out = recall(loaded, world, tokenizer, True, world.facts)
-    print(f"recall {trained:.4f} on trained phrasings, {held_out:.4f} on held-out ones, {seconds:.0f} s", flush=True)
+    print(
+        f"recall {trained:.4f} on trained phrasings, {held_out:.4f} on held-out ones, {seconds:.0f} s",
+        flush=True,
+    )
     files = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
     manifest = {
         "world_seed": args.seed,

@@ -146,11 +146,12 @@ class Delta:
         from safetensors.torch import save_file
 
         path = Path(path)
-        tensors = {
-            f"{name}|{part}": x.detach().cpu().contiguous()
-            for name, term in self.terms.items()
-            for part, x in term.tensors().items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            for part, x in term.tensors().items():
+                y = x.detach().cpu().contiguous()
+                shared = any(y.untyped_storage().data_ptr() == z.untyped_storage().data_ptr() for z in tensors.values())
+                tensors[f"{name}|{part}"] = y.clone() if shared else y  # the format has no shared memory
         header = {"base": self.base, "info": json.dumps(dict(self.info)), "format": "edit-robust-delta-1"}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=header)

@@ -32,7 +32,8 @@ class _Given:
 class Rome:
     """Rank-one model editing of one layer.
 
-    keys: which key makes the direction u and which the denominator: `mean-bare` (ROME), `mean` (r-ROME), `bare` (p-ROME).
+    keys: which key makes the direction u and which the denominator: `mean-bare` (ROME), `mean` (r-ROME) or
+        `bare` (p-ROME).
     v_lr, v_num_grad_steps, v_weight_decay, clamp_norm_factor, kl_factor: of the value optimisation.
     mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C.
     mom2_adjustment: False sets C to the identity.  context_templates: `sampled`, `bare` or a JSON file.

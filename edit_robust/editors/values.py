@@ -122,7 +122,7 @@ def optimise_values(
     kl_factor: float,
     plain: bool | None = None,
 ) -> Values:
-    """Optimise a vector a request at `layer`; `where` is "mlp" (ROME) or "block" (MEMIT). See the module's docstring."""
+    """Optimise a vector a request at `layer`; `where` is "mlp" (ROME) or "block" (MEMIT). See the top of the file."""
     bare = templates.index("{}") if "{}" in templates else None
     used = list(templates) if bare is not None else [*templates, "{}"]
     rows = _rows(model, requests, used)

@@ -107,7 +107,7 @@ class Forgetting:
     n: int
 
 
-def forgetting(at_edit: Bool[np.ndarray, " n"], checks: Sequence[Bool[np.ndarray, " m"]]) -> Forgetting:
+def forgetting(at_edit: Bool[np.ndarray, " n"], checks: Sequence[Bool[np.ndarray, " _"]]) -> Forgetting:
     """What became of edits 0..n-1. `checks` are the earlier retention checks (each of the m <= n edits made by then)
     and, last, the present one (of all n)."""
     n = len(at_edit)

@@ -201,15 +201,18 @@ class CausalLM(Editable):
             return False
         rows = [[i % int(self.config.vocab_size) for i in row] for row in ([1, 2, 3, 4, 5], [6, 7, 8])]
         reads = [(0, 2), (0, 4), (1, 1), (1, 2)]
-        layer = self.layer_at(self.n_layers // 2)
+        layer = self.layer_at((self.n_layers - 1) // 2)
         try:
             with torch.no_grad():
                 ids = self.tokens(rows)
                 keys, rest = self.enter(layer, ids)
                 hidden = self.replay(rest + layer.module(keys), self.calls(ids.shape[1]), layer.index + 1)
-                parts = self.logits(self.finish(hidden))
-                whole = self.net(input_ids=ids, use_cache=False).logits.float().to(parts.device)
-                found = [(parts[at], whole[at]) for at in reads]
+                whole = self.net(input_ids=ids, use_cache=False).logits.float()
+                found = [
+                    (parts[at], whole[at].to(parts.device))
+                    for parts in (self.logits(self.finish(h)) for h in (hidden, self.enter_all(ids)))
+                    for at in reads
+                ]
                 plain, tail = (kind(self, layer.name, "mlp", rows, [2, 1], reads) for kind in (PlainSite, TailSite))
                 found += [(tail.keys, plain.keys), (tail.out, plain.out), (tail.read(plain.out), plain.read(plain.out))]
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as e:
@@ -427,6 +430,8 @@ def load_pretrained(
         raise UserError(f"the tokenizer of {path} cannot be loaded: {' '.join(str(e).split())[:200]}") from e
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{path} has no fast tokenizer (tokenizer.json), which is needed to find subjects in prompts")
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # made up from the config, without a vocabulary
+        raise UserError(f"{path} has no tokenizer: a tokenizer.json is needed beside the weights")
     net.eval().requires_grad_(False)
     if device_map is None:
         net.to(device)

@@ -15,7 +15,6 @@ PRESETS = sorted(p.stem for p in (conf_dir() / "preset").glob("*.yaml"))
 EXPERIMENTS = sorted(choices("experiment"))
 
 
-
 def _all_choices_once() -> list[list[str]]:
     """Composing takes a quarter of a second: each list has one choice of every group."""
     names = {g: sorted(choices(g)) for g in GROUPS}

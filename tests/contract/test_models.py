@@ -26,7 +26,11 @@ DOWN = {
     "gpt_neox": ("gpt_neox.layers.{}.mlp.dense_4h_to_h", "linear", (32, 80)),
     **{k: ("model.layers.{}.mlp.down_proj", "linear", (32, 80)) for k in ("llama", "qwen2", "qwen3", "mistral")},
 }
-ROWS_TEXT = ["Ada Valdoran plays the", "On stage Boris Kestrin plays the flute", "People hire Greta Moreth as a teacher"]
+ROWS_TEXT = [
+    "Ada Valdoran plays the",
+    "On stage Boris Kestrin plays the flute",
+    "People hire Greta Moreth as a teacher",
+]
 
 
 @pytest.fixture(params=KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ def options(model: Path, facts: Path, outputs: Path, editor: str = "rome", *more
 
 def override(given: list[str], *more: str) -> list[str]:
     """`given` with other values for some of its options; `trajectory=` takes `trajectory.every` away."""
-    keys = {m.partition("=")[0] for m in more} | ({"trajectory.every"} if any("trajectory=" in m for m in more) else set())
+    keys = {m.partition("=")[0] for m in more} | (
+        {"trajectory.every"} if any("trajectory=" in m for m in more) else set()
+    )
     return [*(g for g in given if g.partition("=")[0] not in keys), *more]
 
 
@@ -95,8 +98,13 @@ class CommandLine:
     def __call__(self, *args: str) -> Said:
         self.monkeypatch.setattr(sys, "argv", ["edit-robust", *args])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:  # Hydra's --info leaves a handler that would go on writing to this test's stderr
+            root.handlers[:], root.level = handlers, level
         code = end.value.code
         out, err = self.capsys.readouterr()
         return Said(code if isinstance(code, int) else 0 if code is None else 1, out, err)

@@ -193,178 +193,40 @@ _HEADS: dict[str, str] = {
 _MULTI: dict[str, int] = {"person": 260, "company": 240, "place": 240, "book": 240}
 _SINGLE: dict[str, int] = {"company": 20, "place": 20}
 
-_ADJECTIVES = [
-    "old",
-    "green",
-    "quiet",
-    "busy",
-    "warm",
-    "simple",
-    "young",
-    "small",
-    "large",
-    "bright",
-    "dark",
-    "heavy",
-    "early",
-    "late",
-    "narrow",
-    "empty",
-    "famous",
-    "careful",
-    "gentle",
-    "strange",
-    "wooden",
-    "broken",
-    "distant",
-    "local",
-]
-_NOUNS = [
-    "market",
-    "garden",
-    "house",
-    "river",
-    "train",
-    "window",
-    "letter",
-    "song",
-    "story",
-    "winter",
-    "morning",
-    "bridge",
-    "table",
-    "doctor",
-    "dog",
-    "cat",
-    "road",
-    "kitchen",
-    "boat",
-    "field",
-    "picture",
-    "clock",
-    "neighbour",
-    "visitor",
-    "child",
-    "teacher",
-    "tree",
-    "door",
-    "lamp",
-    "coat",
-    "island",
-    "storm",
-    "village",
-    "book",
-]
-_VERBS = [
-    "opened",
-    "closed",
-    "found",
-    "watched",
-    "missed",
-    "crossed",
-    "painted",
-    "carried",
-    "followed",
-    "repaired",
-    "remembered",
-    "described",
-    "ignored",
-    "reached",
-    "left",
-    "visited",
-    "helped",
-    "moved",
-    "covered",
-    "liked",
-]
-_WHEN = [
-    "this morning",
-    "last winter",
-    "before the storm",
-    "after dinner",
-    "every summer",
-    "in the afternoon",
-    "for many years",
-    "near the river",
-    "behind the old house",
-    "on the way home",
-    "without a word",
-    "during the night",
-    "at the end of the road",
-]
-_OPENERS = [
-    "Sometimes",
-    "Therefore",
-    "Because of this",
-    "In the end",
-    "You know",
-    "I think",
-    "Every year",
-    "However",
-    "Later",
-    "Of course",
-    "At first",
-    "They say that",
-    "For example",
-    "Once again",
-]
 
-_ONSETS = [
-    "B",
-    "Br",
-    "C",
-    "Cr",
-    "D",
-    "Dr",
-    "F",
-    "Fl",
-    "G",
-    "Gr",
-    "H",
-    "J",
-    "K",
-    "Kr",
-    "L",
-    "M",
-    "N",
-    "P",
-    "Pl",
-    "Qu",
-    "R",
-    "S",
-    "St",
-    "T",
-    "Tr",
-    "V",
-    "W",
-    "Y",
-    "Z",
-    "Sk",
-]
-_STARTS_REST = ["al", "an", "ar", "el", "en", "er", "il", "in", "or", "ol", "un", "ur"]
-_END_ONSETS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "r", "s", "t", "v", "w", "br", "st", "th"]
-_END_RESTS = [
-    "all",
-    "and",
-    "ard",
-    "ath",
-    "ell",
-    "ent",
-    "erg",
-    "est",
-    "ick",
-    "ida",
-    "ill",
-    "ina",
-    "ist",
-    "ona",
-    "ord",
-    "oss",
-    "uck",
-    "und",
-    "urn",
-    "ova",
-]
+def _words(text: str, separator: str = " ") -> tuple[str, ...]:
+    return tuple(text.split(separator))
+
+
+_ADJECTIVES = _words(
+    "old green quiet busy warm simple young small large bright dark heavy early late narrow empty famous "
+    "careful gentle strange wooden broken distant local"
+)
+_NOUNS = _words(
+    "market garden house river train window letter song story winter morning bridge table doctor dog cat "
+    "road kitchen boat field picture clock neighbour visitor child teacher tree door lamp coat island "
+    "storm village book"
+)
+_VERBS = _words(
+    "opened closed found watched missed crossed painted carried followed repaired remembered described "
+    "ignored reached left visited helped moved covered liked"
+)
+_WHEN = _words(
+    "this morning;last winter;before the storm;after dinner;every summer;in the afternoon;for many "
+    "years;near the river;behind the old house;on the way home;without a word;during the night;at the end "
+    "of the road",
+    ";",
+)
+_OPENERS = _words(
+    "Sometimes;Therefore;Because of this;In the end;You know;I think;Every year;However;Later;Of "
+    "course;At first;They say that;For example;Once again",
+    ";",
+)
+
+_ONSETS = _words("B Br C Cr D Dr F Fl G Gr H J K Kr L M N P Pl Qu R S St T Tr V W Y Z Sk")
+_STARTS_REST = _words("al an ar el en er il in or ol un ur")
+_END_ONSETS = _words("b d f g h k l m n r s t v w br st th")
+_END_RESTS = _words("all and ard ath ell ent erg est ick ida ill ina ist ona ord oss uck und urn ova")
 
 
 @dataclass(frozen=True)
