@@ -175,15 +175,10 @@ def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
 
 def _print_needs(console) -> None:  # type: ignore[no-untyped-def]
     from edit_robust.config import choices, compose, target_of
-    from edit_robust.core.errors import UserError
 
     for name in choices("task"):
-        try:
-            cfg = compose([f"task={name}"])
-            needs = getattr(target_of(dict(cfg["task"]), "task"), "needs", "")
-        except UserError:
-            continue
-        if needs:
+        target = target_of({"_target_": compose([f"task={name}"]).task._target_}, "task")
+        if needs := getattr(target, "needs", ""):
             console.print(f"\n[bold]{name}[/bold]\n{needs}", highlight=False)
 
 

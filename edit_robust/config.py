@@ -177,6 +177,8 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for name, kind in {"seed": int, "force": bool, "figures": bool, "text_tokens": int, "device": str}.items():
         if not isinstance(values[name], kind) or (kind is int and isinstance(values[name], bool)):
             raise UserError(f"{name}={values[name]} is {_kind(values[name])}; {_wanted(kind)} is needed")
+    if values["text_tokens"] < 1:
+        raise UserError(f"text_tokens={values['text_tokens']} must be at least 1")
     _check_layer(values["layer"].get("index"))
     _check_outputs(Path(str(values["paths"]["outputs"])))
     shifts = [k for k, v in (values.get("corruption") or {}).items() if v is not None]

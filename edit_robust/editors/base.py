@@ -63,6 +63,16 @@ class Editor(Protocol):
         ...
 
 
+def check_numbers(above: Mapping[str, float], at_least: Mapping[str, float]) -> None:
+    """UserError for an option of `above` that is not above 0, or one of `at_least` that is below 0."""
+    for name, value in above.items():
+        if not value > 0:
+            raise UserError(f"editor.{name}={value} must be above 0")
+    for name, value in at_least.items():
+        if not value >= 0:
+            raise UserError(f"editor.{name}={value} must be 0 or more")
+
+
 def refuse_nonfinite(edit: Edit) -> Edit:
     """An edit with NaN or infinity in it is not applied: it becomes an empty change marked as refused."""
     if edit.delta.finite():

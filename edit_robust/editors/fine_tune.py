@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edit_robust.core import Request, UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -45,6 +45,7 @@ class FineTune:
         weight_decay: float = 0.0,
         batch_size: int = 64,
     ) -> None:
+        check_numbers({"lr": lr, "num_steps": num_steps, "batch_size": batch_size}, {"weight_decay": weight_decay})
         if norm_constraint is not None and norm_constraint <= 0:
             raise UserError(f"editor.norm_constraint={norm_constraint} must be above 0, or null for none")
         self.name, self.layers = name, layers

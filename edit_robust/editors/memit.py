@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edit_robust.core import Delta, LowRank, Request
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
 from edit_robust.editors.moments import Inverse, second_moments
 from edit_robust.editors.values import optimise_values, subject_rows
@@ -59,6 +59,16 @@ class Memit:
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:
+        check_numbers(
+            {
+                "v_lr": v_lr,
+                "v_num_grad_steps": v_num_grad_steps,
+                "clamp_norm_factor": clamp_norm_factor,
+                "mom2_n_samples": mom2_n_samples,
+                "value_batch": value_batch,
+            },
+            {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor, "mom2_update_weight": mom2_update_weight},
+        )
         self.name, self.layers = name, layers
         self.optimisation: dict[str, Any] = {
             "lr": v_lr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from edit_robust.tasks.base import Task
 
 if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
+
+
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _load(path: Path) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as f:
             return torch.from_numpy(f["moment"])
-    except (OSError, ValueError, KeyError) as e:
+    except UNREADABLE as e:
         raise UserError(f"the stored second moment {path} cannot be read ({e}); delete it to compute it again") from e
 
 
@@ -174,6 +178,6 @@ def _given(model: CausalLM, layers: Sequence[str], source: str) -> dict[str, Ten
                 if not bool(torch.isfinite(moment).all()):
                     raise UserError(f"{path}: {key} holds values that are not finite")
                 found[name] = moment.to(layer.weight.device)
-    except (OSError, ValueError) as e:
+    except UNREADABLE as e:
         raise UserError(f"{path} is not a readable .npz file: {e}") from e
     return found

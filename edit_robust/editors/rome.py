@@ -15,7 +15,7 @@ import torch
 
 from edit_robust.core import Delta, LowRank, Request, UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, check_numbers, refusal, refuse_nonfinite
 from edit_robust.editors.contexts import ROME_RECIPE, context_templates, flatten
 from edit_robust.editors.moments import Inverse, second_moments
 from edit_robust.editors.values import Values, optimise_values
@@ -62,6 +62,16 @@ class Rome:
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:
+        check_numbers(
+            {
+                "v_lr": v_lr,
+                "v_num_grad_steps": v_num_grad_steps,
+                "clamp_norm_factor": clamp_norm_factor,
+                "mom2_n_samples": mom2_n_samples,
+                "value_batch": value_batch,
+            },
+            {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor},
+        )
         self.name, self.layers, self.keys = name, layers, keys
         self.optimisation: dict[str, Any] = {
             "lr": v_lr,

@@ -72,7 +72,7 @@ class Scorer:
         unique = sorted({w[2] for w in wanted})
         place: dict[tuple[int, ...], int] = {}
         rows: list[list[int]] = []
-        for here, following in zip(unique, [*unique[1:], ()], strict=True):
+        for here, following in zip(unique, [*unique[1:], ()], strict=False):
             place[here] = len(rows)  # sorted: a row that begins another one stands right before it
             if following[: len(here)] != here:
                 rows.append(list(here))

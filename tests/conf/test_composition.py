@@ -68,7 +68,8 @@ def more(tmp_path: Path) -> Path:
     """A folder of one's own configs: a preset and an experiment."""
     for path, text in {
         "preset/rome-fact-gpt.yaml": "v_lr: 0.125\nlayers: 1\n",
-        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /editor: memit\nseed: 7\ntask:\n  order: 3\n",
+        "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /editor: memit\n"
+        "seed: 7\ntask:\n  order: 3\n",
         "experiment/swept.yaml": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
         "      editor: rome,memit\n      task.order: 0,1,2\n",
     }.items():

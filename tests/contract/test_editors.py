@@ -353,10 +353,10 @@ def test_objectives_agree_for_one_token_and_differ_for_more(bench: Bench) -> Non
 
 
 def test_fine_tuning_stops_when_it_is_good_enough(gpt2: Bench) -> None:
-    editor = FineTune(lr=5e-2, num_steps=60, norm_constraint=None)
+    editor = FineTune(lr=2e-2, num_steps=60, norm_constraint=None, objective="target_new")
     edit = editor.edit(gpt2.model, gpt2.requests[:1], gpt2.start(editor, [1]))
     assert edit.info[0]["edit_loss"] < 1e-2 and edit.info[0]["edit_steps"] < 60
-    again = FineTune(num_steps=5)
+    again = FineTune(num_steps=5, objective="target_new")
     with gpt2.model.patched(edit.delta):
         nothing = again.edit(gpt2.model, gpt2.requests[:1], gpt2.start(again, [1]))
     assert nothing.delta.norm() == 0.0 and not nothing.refused and nothing.info[0]["edit_steps"] == 0.0
@@ -418,12 +418,6 @@ def test_training_that_explodes_is_refused(gpt2: Bench) -> None:
     with left_as_found(gpt2.model):
         edit = editor.edit(gpt2.model, gpt2.requests[:2], gpt2.start(editor, [1]))
     assert edit.refused and [i["refused"] for i in edit.info] == [1.0, 1.0]
-
-
-def test_a_subject_behind_its_target_is_refused(gpt2: Bench) -> None:
-    editor = gpt2.editors["rome"]
-    with pytest.raises(UserError, match="no token after"):
-        editor.edit(gpt2.model, [Request("7", "{} was born in", "", "Paris", "Ada")], gpt2.start(editor))
 
 
 # -- fast is plain, seeds, layers ----------------------------------------------------------------------------------

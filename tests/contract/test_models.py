@@ -24,7 +24,7 @@ DOWN = {
     "gpt2": ("transformer.h.{}.mlp.c_proj", "conv1d", (48, 192)),
     "gptj": ("transformer.h.{}.mlp.fc_out", "linear", (64, 256)),
     "gpt_neox": ("gpt_neox.layers.{}.mlp.dense_4h_to_h", "linear", (32, 80)),
-    **{k: ("model.layers.{}.mlp.down_proj", "linear", (32, 80)) for k in ("llama", "qwen2", "qwen3", "mistral")},
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral"), ("model.layers.{}.mlp.down_proj", "linear", (32, 80))),
 }
 ROWS_TEXT = [
     "Ada Valdoran plays the",
@@ -192,7 +192,7 @@ def test_traced_keys_are_what_hooks_see(model: CausalLM) -> None:
     for i, (ids, p) in enumerate(zip(rows, positions, strict=True)):
         seen: dict[str, torch.Tensor] = {}
         hooks = [
-            layer.module.register_forward_pre_hook(lambda m, a, n=layer.name: seen.update({n: a[0][0]}))
+            layer.module.register_forward_pre_hook(lambda m, a, n=layer.name, seen=seen: seen.update({n: a[0][0]}))
             for layer in model.anatomy.layers
         ]
         out = model.net(input_ids=torch.tensor([ids]), output_hidden_states=True)

@@ -20,8 +20,9 @@ from helpers.tiny import tiny_facts, write_json
 import edit_robust
 from edit_robust import config
 from edit_robust.config import compose, resolved, run_id
-from edit_robust.core import Record
+from edit_robust.core import Delta, Record
 from edit_robust.core.data import SCOPES
+from edit_robust.export import export_model
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.store import Run
 
@@ -105,8 +106,14 @@ def test_outcomes_say_what_every_question_got(finished: tuple[Run, list[str]]) -
 def test_no_pickles(finished: tuple[Run, list[str]]) -> None:
     run, _ = finished
     assert {p.suffix for p in run.path.rglob("*") if p.is_file()} <= {
-        ".yaml", ".json", ".jsonl", ".npz", ".safetensors", ".lock", "",
-    }  # fmt: skip
+        ".yaml",
+        ".json",
+        ".jsonl",
+        ".npz",
+        ".safetensors",
+        ".lock",
+        "",
+    }
 
 
 # -- weights -------------------------------------------------------------------------------------------------------
@@ -146,7 +153,7 @@ def test_a_run_gives_the_edited_weights_back(
             assert (off[name].dense() - term.dense()).abs().max() < 1e-5
     assert model.position == where
 
-    folder = edit_robust.export.export_model(run, tmp_path / "exported")
+    folder = export_model(run, tmp_path / "exported")
     net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     for name in names:
         assert torch.equal(net.get_parameter(name), seen[name])
@@ -259,7 +266,7 @@ def test_the_same_run_twice_is_the_same_to_the_byte(
     again = edit_robust.run(override(given, f"paths.outputs={tmp_path / 'o'}"))
     assert again.id == run.id and records(again) == records(run)
     for a, b in zip(sorted((run.path / "deltas").iterdir()), sorted((again.path / "deltas").iterdir()), strict=True):
-        assert a.read_bytes() == b.read_bytes()
+        assert (Delta.load(a).digest(), Delta.load(a).info) == (Delta.load(b).digest(), Delta.load(b).info)
 
 
 # -- every road ----------------------------------------------------------------------------------------------------
@@ -357,13 +364,13 @@ FACTS = [
         "subject": "Greta Kestrin",
         "target_new": "lawyer",
         "paraphrases": ["By trade {} is a"],
-    },  # fmt: skip # noqa: E501
+    },
     {
         "prompt": "{} plays the",
         "subject": "Hugo Fenwold",
         "target_new": "flute",
         "neighbours": [{"prompt": "Ada Moreth plays the", "answer": "piano"}],
-    },  # fmt: skip # noqa: E501
+    },
 ]
 
 

@@ -88,7 +88,7 @@ def test_second_moments_agree(recorded: Recorded) -> None:
     model = recorded.model
     rows = np.load(recorded.path / "corpus_tokens.npy")
     names = [model.layer_at(i).name for i in range(3)]
-    sums = {n: 0.0 for n in names}
+    sums = dict.fromkeys(names, 0.0)
     for part in np.split(rows, 8):
         seen = model.run_to(2, model.tokens(part.tolist()), names)
         for n in names:

@@ -30,10 +30,10 @@ class Reference:
         """Tokens of the template with the subject in it, and the index of the subject's last token."""
         prefix, suffix = template.split("{}")
         if prefix.strip():
-            parts = [self.begin(prefix.rstrip()), self.go_on(" " + subject)]
+            ids = self.begin(prefix.rstrip()) + self.go_on(" " + subject)
         else:
-            parts = [self.begin(subject)]
-        return [*sum(parts, []), *self.go_on(suffix)], sum(len(p) for p in parts) - 1
+            ids = self.begin(subject)
+        return ids + self.go_on(suffix), len(ids) - 1
 
     @contextmanager
     def adding(self, module: nn.Module, at: int, delta: Tensor) -> Iterator[None]:
@@ -128,9 +128,7 @@ class Reference:
                 self.projection(i).weight.copy_(w)
         return changes
 
-    def fine_tune(
-        self, i: int, fact: Fact, lr: float, steps: int, eps: float, at_prompt: bool
-    ) -> dict[str, Tensor]:
+    def fine_tune(self, i: int, fact: Fact, lr: float, steps: int, eps: float, at_prompt: bool) -> dict[str, Tensor]:
         """FT-C; changes of the parameters, in (d_out, d_in) orientation."""
         parameters = dict(self.projection(i).named_parameters())
         before = {n: p.detach().clone() for n, p in parameters.items()}

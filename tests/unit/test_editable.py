@@ -121,7 +121,9 @@ def test_held_and_difference() -> None:
         for d in (first, second):
             model.add(Delta({n: t for n, t in d.terms.items() if "conv2d" not in n}))
         total = model.difference(snapshot)
-        assert total.base == position and set(total.terms) == {f"{k}.{p}" for k in ("linear", "conv1d") for p in ("weight", "bias")}
+        assert total.base == position and set(total.terms) == {
+            f"{k}.{p}" for k in ("linear", "conv1d") for p in ("weight", "bias")
+        }
         for n, t in total.terms.items():
             assert torch.allclose(t.dense(), first.terms[n].dense() + second.terms[n].dense(), atol=1e-5)
         raise ZeroDivisionError
@@ -176,5 +178,5 @@ def test_names() -> None:
     model = editable()
     assert model.parameter_names(["conv2d", "linear"]) == ["conv2d.weight", "linear.weight", "linear.bias"]
     assert model.matrix("other").shape == (3, 1)
-    with pytest.raises(UserError, match="no parameter 'linear.wait'"):
+    with pytest.raises(UserError, match=r"no parameter 'linear\.wait'"):
         model.param("linear.wait")

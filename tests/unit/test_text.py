@@ -43,9 +43,7 @@ def test_last_token_of_the_subject(encoder: Encoder, template: str, subject: str
 
 @pytest.mark.parametrize(("template", "subject"), TEMPLATES)
 @pytest.mark.parametrize("target", [" London", " New Haven", " Ünïted"])
-def test_continuations_start_where_the_prompt_ends(
-    encoder: Encoder, template: str, subject: str, target: str
-) -> None:
+def test_continuations_start_where_the_prompt_ends(encoder: Encoder, template: str, subject: str, target: str) -> None:
     prompt = template.replace("{}", subject)
     alone = list(encoder.tokenizer(prompt)["input_ids"])
     goal = list(encoder.tokenizer(target, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,246 @@
+"""Walks through weight space, with an editor and a ledger made of paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from edit_robust.core import Delta, Editable, Layer, LowRank, Request, UserError
+from edit_robust.editors.base import Edit, State
+from edit_robust.trajectories import Batch, Interpolate, Point, Sequential, Single
+
+REQUESTS = [Request(str(i), "{} is", "a", "b", f"s{i}") for i in range(7)]
+
+
+class PaperEditor:
+    """Adds a fixed rank-one change a request, times the number of edits carried by the state (from 1)."""
+
+    name, layers = "paper", "auto"
+
+    def __init__(self, batches: bool = True) -> None:
+        self.batches = batches
+        self.positions: list[str] = []
+
+    def change(self, requests: Sequence[Request], times: int = 1) -> Delta:
+        i = torch.tensor([float(r.id) for r in requests])
+        return Delta({"0.weight": LowRank(torch.stack([i + 1, i * i, -i]), torch.stack([i - 2, i + 0.5]) * times)})
+
+    def edit(self, model: Editable, requests: Sequence[Request], state: State) -> Edit:
+        self.positions.append(model.position)
+        done = int(state.carried["done"]) + 1 if state.carried else 1
+        info = [{"id": float(r.id), "times": float(done)} for r in requests]
+        return Edit(self.change(requests, done), info, State(state.layers, None, {"done": torch.tensor(done)}))
+
+    def edit_each(self, model: Editable, requests: Sequence[Request], state: State) -> list[Edit]:
+        return [self.edit(model, [r], state) for r in requests]
+
+
+class PaperLedger:
+    """Makes every edit, and remembers what was asked of it."""
+
+    def __init__(self, measured: Sequence[int] = ()) -> None:
+        self.known = set(measured)
+        self.made: list[int] = []
+
+    def measured(self, step: int) -> bool:
+        return step in self.known
+
+    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]], state: State) -> list[Edit]:
+        self.made += list(steps)
+        return make()
+
+    def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
+        self.made.append(step)
+        edit = make()
+        model.add(edit.delta)
+        return edit
+
+
+@pytest.fixture
+def model() -> Editable:
+    net = nn.Sequential(nn.Linear(2, 3, bias=False)).requires_grad_(False)
+    return Editable(net, {"0": Layer("0", 0, "linear", net[0])})
+
+
+def walk(
+    trajectory: Any, model: Editable, editor: Any = None, n: int = 7, ledger: Any = None
+) -> list[tuple[Point, torch.Tensor]]:
+    """The points, and the weights that stand at each, as a change of the unedited ones."""
+    start = model.param("0.weight").clone()
+    points = [
+        (p, model.param("0.weight") - start)
+        for p in trajectory.walk(model, editor or PaperEditor(), State(("0",)), REQUESTS[:n], ledger or PaperLedger())
+    ]
+    assert torch.equal(model.param("0.weight"), start) and model.position == model.base, "not left as found"
+    return points
+
+
+def looks(p: Point) -> dict[str, list[int]]:
+    return {x.scope: list(x.requests) for x in p.looks}
+
+
+def total(*changes: tuple[Sequence[int], int]) -> torch.Tensor:
+    editor = PaperEditor()
+    return sum(
+        (editor.change([REQUESTS[i] for i in some], t).terms["0.weight"].dense() for some, t in changes),
+        torch.zeros(3, 2),
+    )
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.allclose(a, b, atol=1e-4, rtol=1e-5))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+def test_single(model: Editable, chunk: int) -> None:
+    trajectory, editor = Single(every=3, chunk=chunk), PaperEditor()
+    points = walk(trajectory, model, editor)
+    assert len(points) == trajectory.points(7) == 8 and [p.step for p, _ in points] == list(range(8))
+    first, weights = points[0]
+    assert looks(first) == {"unedited": list(range(7))} and first.whole and first.n_edits == 0 and not weights.any()
+    for i, (p, weights) in enumerate(points[1:]):
+        assert looks(p) == {"at-edit": [i]} and p.n_edits == 1 and p.alpha == 1.0
+        assert close(weights, total(([i], 1))), "every edit is made and measured alone"
+        assert p.edits == ((i, {"id": float(i), "times": 1.0}),)
+        assert p.terms["0.weight"] == pytest.approx(float(total(([i], 1)).norm()), rel=1e-5)
+    assert [p.step for p, _ in points if p.whole] == [0, 3, 6, 7]
+    assert set(editor.positions) == {model.base}, "all start from the unedited weights"
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(3, [3, 3, 1]), (7, [7]), (None, [7]), (10, [7]), (1, [1] * 7)])
+def test_batch(model: Editable, size: int | None, sizes: list[int]) -> None:
+    trajectory = Batch(batch_size=size)
+    points = walk(trajectory, model)
+    assert len(points) == trajectory.points(7) == len(sizes) + 1
+    start = 0
+    for (p, weights), n in zip(points[1:], sizes, strict=True):
+        some = list(range(start, start + n))
+        assert looks(p) == {"at-edit": some} and p.n_edits == n and p.whole
+        assert close(weights, total((some, 1))) and [i for i, _ in p.edits] == some
+        start += n
+    assert start == 7
+
+
+@pytest.mark.parametrize(
+    ("size", "every", "steps", "due"),
+    [
+        (1, 3, 7, [3, 6, 7]),
+        (1, 10, 7, [7]),
+        (1, 1, 7, [1, 2, 3, 4, 5, 6, 7]),
+        (3, 1, 3, [3, 6, 7]),
+        (2, 3, 4, [4, 6, 7]),
+        (3, 5, 3, [6, 7]),
+        (10, 4, 1, [7]),
+    ],
+)
+def test_sequential(model: Editable, size: int, every: int, steps: int, due: list[int]) -> None:
+    trajectory, editor = Sequential(every=every, batch_size=size), PaperEditor()
+    points = walk(trajectory, model, editor)
+    assert len(points) == trajectory.points(7) == steps + 1
+    done, stack = 0, []
+    for step, (p, weights) in enumerate(points[1:], start=1):
+        some = list(range(done, min(done + size, 7)))
+        done = some[-1] + 1
+        stack.append((some, step))  # the state is handed on: the paper editor counts with it
+        want = {"at-edit": some}
+        if done in due:
+            want["retention"] = list(range(done))
+        if done == 7:
+            want["final"] = list(range(7))
+        assert looks(p) == want and p.whole == (done in due) and p.n_edits == done and p.step == step
+        assert close(weights, total(*stack))
+        assert p.edits == tuple((i, {"id": float(i), "times": float(step)}) for i in some)
+    assert len(set(editor.positions)) == steps and editor.positions[0] == model.base
+
+
+def test_interpolation(model: Editable) -> None:
+    alphas = [0.0, 0.25, 1.0]
+    for editor, stack in (
+        (PaperEditor(), [(range(7), 1)]),
+        (PaperEditor(batches=False), [([i], i + 1) for i in range(7)]),
+    ):
+        trajectory = Interpolate(alphas=alphas)
+        points = walk(trajectory, model, editor)
+        assert len(points) == trajectory.points(7) == 4
+        end = total(*stack)  # type: ignore[arg-type]
+        for (p, weights), alpha in zip(points[1:], alphas, strict=True):
+            assert p.alpha == alpha and p.n_edits == 7 and p.whole and looks(p) == {"final": list(range(7))}
+            assert float((weights - alpha * end).norm()) < 1e-5 * float(end.norm()) + 1e-12
+            assert p.terms["0.weight"] == pytest.approx(alpha * float(end.norm()), rel=1e-4)
+        assert not points[1][1].any(), "alpha 0 is the unedited model, to the bit"
+        assert [len(p.edits) for p, _ in points] == [0, 0, 0, 7]
+        assert [p.step for p, _ in points][1:] == [len(stack) + i for i in (1, 2, 3)]
+    assert len(walk(Interpolate(batch_size=3), model)) == 12
+
+
+def test_interpolation_ends_where_the_sequence_ends(model: Editable) -> None:
+    sequence = walk(Sequential(), model)[-1][1]
+    interpolated = walk(Interpolate(alphas=[1.0], batch_size=1), model)[-1][1]
+    assert float((sequence - interpolated).norm()) < 1e-5 * float(sequence.norm())
+
+
+@pytest.mark.parametrize("trajectory", [Single(every=2, chunk=2), Batch(batch_size=2), Sequential(), Interpolate()])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_walk_that_is_left_early_puts_the_model_back(model: Editable, trajectory: Any, stop: int) -> None:
+    start = model.param("0.weight").clone()
+    going = trajectory.walk(model, PaperEditor(), State(("0",)), REQUESTS, PaperLedger())
+    for _ in range(stop):
+        next(going)
+    going.close()
+    assert torch.equal(model.param("0.weight"), start) and model.position == model.base
+    with pytest.raises(ZeroDivisionError):
+        going = trajectory.walk(model, PaperEditor(), State(("0",)), REQUESTS, PaperLedger())
+        for _ in range(stop + 1):
+            next(going)
+        going.throw(ZeroDivisionError())
+    assert torch.equal(model.param("0.weight"), start) and model.position == model.base
+
+
+def test_going_on_skips_what_has_been_measured(model: Editable) -> None:
+    ledger = PaperLedger(measured=[0, 1, 2, 3])
+    points = walk(Sequential(every=3), model, ledger=ledger)
+    assert [p.step for p, _ in points] == [0, 4, 5, 6, 7] and ledger.made == [1, 2, 3, 4, 5, 6, 7]
+    assert close(points[-1][1], total(*[([i], i + 1) for i in range(7)]))
+    ledger = PaperLedger(measured=[0, 1, 2, 3, 4])
+    points = walk(Single(chunk=3), model, ledger=ledger)
+    assert [p.step for p, _ in points][1:] == [4, 5, 6, 7] and ledger.made == [4, 5, 6, 7]
+    ledger = PaperLedger(measured=[2])
+    assert [p.step for p, _ in walk(Batch(batch_size=3), model, ledger=ledger)] == [0, 1, 3] and ledger.made == [1, 3]
+    ledger = PaperLedger(measured=[8, 9])
+    points = walk(Interpolate(alphas=[0.0, 0.5, 1.0], batch_size=1), model, ledger=ledger)
+    assert [p.step for p, _ in points] == [0, 10] and close(points[-1][1], total(*[([i], i + 1) for i in range(7)]))
+
+
+def test_norms_that_were_kept_stand_for_the_change(model: Editable) -> None:
+    class Kept(PaperLedger):
+        def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
+            edit = super().advance(model, step, make, state)
+            return Edit(Delta({}, "", {"norms": {"0.weight": 42.0}}), edit.info, edit.state)
+
+    assert [p.terms for p, _ in walk(Sequential(), model, ledger=Kept())][1:] == [{"0.weight": 42.0}] * 7
+
+
+def test_editors_that_write_one_fact_at_a_time(model: Editable) -> None:
+    one = PaperEditor(batches=False)
+    for trajectory in (Batch(), Sequential(batch_size=2), Interpolate(batch_size=2)):
+        with pytest.raises(UserError, match="one fact at a time"):
+            walk(trajectory, model, one)
+    assert len(walk(Batch(batch_size=1), model, one)) == 8 and len(walk(Batch(), model, one, n=1)) == 2
+
+
+def test_settings_that_make_no_sense() -> None:
+    for make in (
+        lambda: Single(every=0),
+        lambda: Sequential(every=-1),
+        lambda: Sequential(batch_size=0),
+        lambda: Batch(batch_size=0),
+        lambda: Interpolate(batch_size=-2),
+        lambda: Interpolate(alphas=[]),
+    ):
+        with pytest.raises(UserError, match="trajectory"):
+            make()
+    assert Interpolate().alphas == pytest.approx([i / 10 for i in range(11)])
