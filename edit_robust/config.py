@@ -104,7 +104,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if "missing EQUAL" in text:
         wrong = [o for o in overrides if "=" not in o]
         return f"{' '.join(wrong)}: a value is missing; write GROUP=CHOICE or GROUP.OPTION=VALUE"
-    return " ".join(line.strip() for line in text.partition("See https")[0].splitlines()[:3] if line.strip())
+    line = " ".join(line.strip() for line in text.partition("See https")[0].splitlines()[:3] if line.strip())
+    wrong = getattr(error, "override", None)  # one that could not be parsed
+    return f"{wrong} cannot be read as an option: {line}" if wrong else line
 
 
 def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:

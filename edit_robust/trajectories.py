@@ -98,6 +98,8 @@ class Single:
     """Each edit from the unedited model, one after the other. `chunk` edits are made side by side."""
 
     def __init__(self, name: str = "single", every: int = 10, chunk: int = 8) -> None:
+        if chunk < 1:
+            raise UserError(f"trajectory.chunk={chunk} must be at least 1")
         self.name, self.every, self.chunk = name, _check_every(every), chunk
 
     def points(self, n: int) -> int:

@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at random moments, run the same command again, and compare its records with an unbroken run's.
+"""Kill a run with SIGKILL at random moments, run the command again, and compare its records with an unbroken run's.
 
     python scripts/kill_test.py --kills 10 -- editor=rome task.n_requests=25
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
 
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+UNREADABLE = (TypeError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)

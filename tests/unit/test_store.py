@@ -1,0 +1,146 @@
+"""A run's folder, without a model: what is written, what is read back, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edit_robust.core import Delta, Example, LowRank, Probe, Record, Scores, UserError
+from edit_robust.editors.base import Edit, State
+from edit_robust.store import Run, RunStore, find_run, list_runs, set_aside
+
+CONFIG = {"seed": 3, "trajectory": {"name": "sequential"}, "model": {"path": "x"}}
+
+
+def record(step: int, value: float = 0.5) -> Record:
+    return Record("a-run", step, 1.0, step, "at-edit", "edit", "none", 0, "", "success", value, 4)
+
+
+def scores(*logp: float) -> Scores:
+    x = np.array([logp])
+    return Scores(x, (x > -1).astype(float), np.ones_like(x, dtype=int), np.zeros(1, dtype=int))
+
+
+def write(store: RunStore, step: int, value: float = 0.5) -> None:
+    store.write_point(step, [record(step, value)], {"at-edit": (np.array([step]), scores(-0.5, -2.0))}, n_edits=step)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs" / "a-run", "a-run")
+
+
+def test_what_is_written_is_read_back(store: RunStore) -> None:
+    with store.session(CONFIG, "cpu"):
+        probe = Probe("edit", (Example("1/edit/0", "Ada was born in", (" Rome", " Zürich"), 0, "1"),))
+        store.write_examples([probe])
+        with store.phase("edit"):
+            pass
+        for step in range(3):
+            write(store, step)
+        store.write_summary({"ES": 50.0})
+        assert Run(store.path).status["status"] == "running"
+    run = Run(store.path)
+    assert run.complete and run.config == CONFIG and run.summary == {"ES": 50.0}
+    assert list(run.records.step) == [0, 1, 2] and [p["n_edits"] for p in run.points] == [0, 1, 2]
+    assert run.examples.choices[0] == [" Rome", " Zürich"]
+    index, logp, hits = run.outcomes(2)["at-edit"]
+    assert index.tolist() == [2] and logp.tolist() == [[-0.5, -2.0]] and hits.tolist() == [[1.0, 0.0]]
+    assert run.status["seed"] == 3 and "edit" in run.status["seconds"]
+
+
+def test_numbers_that_are_not_finite_are_null(store: RunStore) -> None:
+    with store.session(CONFIG, "cpu"):
+        for step, value in enumerate((float("nan"), float("inf"), 1.0)):
+            write(store, step, value)
+    lines = [json.loads(x)["value"] for x in (store.path / "records.jsonl").read_text().splitlines()]
+    assert lines == [None, None, 1.0]
+    assert Run(store.path).records.value.isna().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "records_tail, points_tail", [(b"", b""), (b'{"run": "a', b""), (b"{}\n", b'{"step": 3, "rec')]
+)
+def test_an_unfinished_tail_is_cut_off(store: RunStore, records_tail: bytes, points_tail: bytes) -> None:
+    with store.session(CONFIG, "cpu"):
+        write(store, 0)
+        write(store, 1)
+    whole = (store.path / "records.jsonl").read_bytes()
+    for name, tail in (("records.jsonl", records_tail), ("points.jsonl", points_tail)):
+        with (store.path / name).open("ab") as f:
+            f.write(tail)
+    again = RunStore(store.path, "a-run")
+    with again.session(CONFIG, "cpu"):
+        assert set(again.done) == {0, 1} and (store.path / "records.jsonl").read_bytes() == whole
+        write(again, 2)
+    assert list(Run(store.path).records.step) == [0, 1, 2] and Run(store.path).status["resumed"] == 1
+
+
+@pytest.mark.parametrize("error, status", [(ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted")])
+def test_the_status_says_how_it_ended(store: RunStore, error: BaseException, status: str) -> None:
+    with pytest.raises(type(error)), store.session(CONFIG, "cpu"):
+        raise error
+    found = Run(store.path).status
+    assert found["status"] == status and not Run(store.path).complete
+    assert ("ValueError: no" in found.get("traceback", "")) == (status == "failed")
+
+
+def test_one_process_at_a_time(store: RunStore) -> None:
+    with store.session(CONFIG, "cpu"):
+        with pytest.raises(UserError, match="by another process"), RunStore(store.path, "a-run").session(CONFIG, "cpu"):
+            pass
+        with pytest.raises(UserError, match="by another process"):
+            set_aside(store.path)
+    assert Run(store.path).complete
+
+
+def test_set_aside_keeps_every_earlier_run(store: RunStore) -> None:
+    assert set_aside(store.path) is None
+    for n in (1, 2):
+        with RunStore(store.path, "a-run").session(CONFIG, "cpu"):
+            pass
+        aside = set_aside(store.path)
+        assert aside is not None and aside.name == f"a-run~{n}" and Run(aside).complete
+    assert not store.path.exists() and list_runs(store.path.parents[1]) == []
+
+
+def delta(base: str) -> Delta:
+    generator = torch.Generator().manual_seed(len(base))
+    term = LowRank(torch.randn(4, 1, generator=generator), torch.randn(3, 1, generator=generator))
+    return Delta({"w": term}, base, {"why": "test"})
+
+
+def test_changes_of_a_walk_are_chained_and_independent_ones_are_not(store: RunStore) -> None:
+    with store.session(CONFIG, "cpu"):
+        for step, base in enumerate(("a", "ab"), start=1):
+            made = Edit(delta(base), [{"refused": 0.0}], State(("w",), None, {"sum": torch.ones(2) * step}))
+            (kept,) = store.independent([step], lambda made=made: [made], State(("w",)))
+            assert kept is made
+    run = Run(store.path)
+    assert torch.equal(run.delta().terms["w"].dense(), delta("a").terms["w"].dense() + delta("ab").terms["w"].dense())
+
+    def never() -> list[Edit]:
+        raise AssertionError("it was kept")
+
+    (again,) = RunStore(store.path, "a-run").independent([2], never, State(("w",)))
+    assert again.delta.digest() == delta("ab").digest() and again.info == [{"refused": 0.0}]
+    assert again.state.carried["sum"].tolist() == [2.0, 2.0]
+    delta("a").save(store.path / "deltas" / "000002.safetensors")
+    with pytest.raises(UserError, match="2 independent edits"):
+        run.delta()
+
+
+def test_finding_a_run(tmp_path: Path) -> None:
+    for name in ("rome-gpt2-aaaa", "rome-gpt2-bbbb", "memit-gpt2-cccc"):
+        with RunStore(tmp_path / "runs" / name, name).session(CONFIG, "cpu"):
+            pass
+    assert find_run("memit", tmp_path).id == find_run("cccc", tmp_path).id == "memit-gpt2-cccc"
+    assert find_run(str(tmp_path / "runs" / "rome-gpt2-aaaa"), tmp_path).id == "rome-gpt2-aaaa"
+    with pytest.raises(UserError, match="could be rome-gpt2-aaaa, rome-gpt2-bbbb"):
+        find_run("rome", tmp_path)
+    with pytest.raises(UserError, match='did you mean "memit-gpt2-cccc"'):
+        find_run("memit-gpt-cccc", tmp_path)
