@@ -1,9 +1,9 @@
 """Kill a run with SIGKILL at random moments, run the command again, and compare its records with an unbroken run's.
 
-    python scripts/kill_test.py --kills 10 -- editor=rome task.n_requests=25
+    python scripts/kill_test.py --runs 10 -- editor=rome task.n_requests=25
 
-Each trial starts the run anew, kills it once at a moment between the first sign of life and its usual end, runs the
-same command to its end and compares records.jsonl byte by byte (records hold no times) and the final weights' deltas.
+Each trial starts the run anew, kills it at random moments within its usual length, runs the same command to its end
+and compares records.jsonl byte by byte (records hold no times) and every kept change of the weights to the bit.
 Exits with 1 when anything differs.
 """
 
@@ -50,9 +50,27 @@ def points(outputs: Path) -> int:
     return found[0].read_bytes().count(b"\n") if found else 0
 
 
+def kill(overrides: list[str], outputs: Path, chance: random.Random, seconds: float) -> int:
+    """Start the command, kill it at a random moment, and say how many points it had measured by then.
+
+    Most of a short run is starting Python, so half of the moments count from the first measured point.
+    """
+    before = points(outputs)
+    process = start(overrides, outputs)
+    if chance.random() < 0.5:
+        while process.poll() is None and points(outputs) == before:
+            time.sleep(0.01)
+    time.sleep(chance.uniform(0, seconds))
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return points(outputs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10, help="how many runs are killed (default: 10)")
+    parser.add_argument("--runs", type=int, default=10, help="how many runs are killed (default: 10)")
+    parser.add_argument("--kills", type=int, default=1, help="how often each of them is killed (default: once)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument(
         "overrides", nargs="*", default=DEFAULT, help=f"the run's options (default: {' '.join(DEFAULT)})"
@@ -68,25 +86,15 @@ def main() -> None:
         expected = results(whole)
         lines, last = expected[0].count(b"\n"), points(whole)
         print(f"unbroken: {lines} records, {last} points, {seconds:.1f} s", flush=True)
-        for trial in range(args.kills):
+        for trial in range(1, args.runs + 1):
             outputs = Path(folder) / "killed"
-            # most of a short run is starting Python: half of the moments count from the run folder's appearance
-            process = start(args.overrides, outputs)
-            if trial % 2:
-                while process.poll() is None and not list(outputs.glob("runs/*/points.jsonl")):
-                    time.sleep(0.01)
-                time.sleep(chance.uniform(0, 0.4) * seconds)
-            else:
-                time.sleep(chance.uniform(0.1, 0.95) * seconds)
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            at = points(outputs)
+            at = [kill(args.overrides, outputs, chance, seconds / args.kills) for _ in range(args.kills)]
             finish(start(args.overrides, outputs))
             same = results(outputs) == expected
             differ += not same
-            print(f"kill {trial + 1}: at point {at} of {last}: {'equal' if same else 'DIFFERENT'}", flush=True)
+            print(f"run {trial}: killed at points {at} of {last}: {'equal' if same else 'DIFFERENT'}", flush=True)
             shutil.rmtree(outputs)
-    print(f"{args.kills - differ} of {args.kills} ended with the records of the unbroken run")
+    print(f"{args.runs - differ} of {args.runs} killed runs ended with the records of the unbroken run")
     raise SystemExit(1 if differ else 0)
 
 

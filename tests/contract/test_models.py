@@ -18,6 +18,7 @@ from helpers.tiny import KINDS, tiny_config
 from edit_robust.core import Delta, Dense, Example, UserError
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.models.site import PlainSite, TailSite
+from edit_robust.models.structure import hidden_of
 
 Get = Callable[[str], CausalLM]
 DOWN = {
@@ -195,13 +196,16 @@ def test_traced_keys_are_what_hooks_see(model: CausalLM) -> None:
             layer.module.register_forward_pre_hook(lambda m, a, n=layer.name, seen=seen: seen.update({n: a[0][0]}))
             for layer in model.anatomy.layers
         ]
-        out = model.net(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        hooks += [
+            block.register_forward_hook(lambda m, a, o, n=n, seen=seen: seen.update({f"{n}>": hidden_of(o)[0]}))
+            for n, block in zip(names, model.anatomy.blocks, strict=True)
+        ]
+        model.net(input_ids=torch.tensor([ids]))
         for h in hooks:
             h.remove()
-        for k, n in enumerate(names):
+        for n in names:
             assert relative(ours[n][i], seen[n][p]) < 1e-5
-            if k + 1 < len(names):  # the last of them is given after the final norm
-                assert relative(streams[n][i], out.hidden_states[k + 1][0, p]) < 1e-5
+            assert relative(streams[n][i], seen[f"{n}>"][p]) < 1e-5
 
 
 def test_sampling_follows_its_generator(tiny_model: Get) -> None:

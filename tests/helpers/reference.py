@@ -29,10 +29,8 @@ class Reference:
     def locate(self, template: str, subject: str) -> tuple[list[int], int]:
         """Tokens of the template with the subject in it, and the index of the subject's last token."""
         prefix, suffix = template.split("{}")
-        if prefix.strip():
-            ids = self.begin(prefix.rstrip()) + self.go_on(" " + subject)
-        else:
-            ids = self.begin(subject)
+        opens = not prefix.strip()
+        ids = self.begin(subject) if opens else self.begin(prefix.rstrip()) + self.go_on(" " + subject)
         return ids + self.go_on(suffix), len(ids) - 1
 
     @contextmanager

@@ -98,7 +98,7 @@ def layers_for(editor: Any, model: CausalLM) -> list[str]:
 def left_as_found(model: CausalLM) -> Iterator[None]:
     """Fails unless every bit, the position, gradients and hooks are as before, also when the block raises."""
     before = {n: p.detach().clone() for n, p in model.net.named_parameters()}
-    position = model.position
+    position, hooks = model.position, _hooks(model)
     try:
         yield
     finally:
@@ -106,8 +106,11 @@ def left_as_found(model: CausalLM) -> Iterator[None]:
             assert torch.equal(p, before[n]), f"{n} has changed"
             assert not p.requires_grad and p.grad is None, f"{n} is still being trained"
         assert model.position == position
-        hooks = [n for n, m in model.net.named_modules() if m._forward_hooks or m._forward_pre_hooks]
-        assert not hooks, f"hooks are left on {hooks}"
+        assert _hooks(model) == hooks, "hooks are left"
+
+
+def _hooks(model: CausalLM) -> dict[str, int]:
+    return {n: len(m._forward_hooks) + len(m._forward_pre_hooks) for n, m in model.net.named_modules()}
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:

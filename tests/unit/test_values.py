@@ -61,7 +61,7 @@ def test_rows_stop_on_their_own(model: CausalLM) -> None:
     # the subject stands last, so that what is added to it in the last block goes straight to the logits
     words = [w for w in ("Paris", "London", "Rome", "piano", "flute") if len(model.text.encode(f" {w}")) == 1]
     requests = [Request(w, "Here is {}", w, None, s) for w, s in zip(words, ("Ada", "Boris", "Clara"), strict=False)]
-    options = {**OPTIONS, "steps": 40, "kl_factor": 0.0, "weight_decay": 0.0, "clamp": 50.0, "lr": 0.2}
+    options = {**OPTIONS, "steps": 40, "kl_factor": 0.0, "weight_decay": 0.0, "clamp": 1e9, "lr": 2.0}
 
     def last(some: list[Request]) -> Any:
         return optimise_values(model, model.layer_at(-1).name, "block", some, ["{}", "Today. {}"], **options)
