@@ -105,8 +105,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         wrong = [o for o in overrides if "=" not in o]
         return f"{' '.join(wrong)}: a value is missing; write GROUP=CHOICE or GROUP.OPTION=VALUE"
     line = " ".join(line.strip() for line in text.partition("See https")[0].splitlines()[:3] if line.strip())
-    wrong = getattr(error, "override", None)  # one that could not be parsed
-    return f"{wrong} cannot be read as an option: {line}" if wrong else line
+    unread = getattr(error, "override", None)
+    return f"{unread} cannot be read as an option: {line}" if unread else line
 
 
 def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:

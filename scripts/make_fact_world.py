@@ -189,7 +189,7 @@ def rows_of(documents: list[str], tokenizer: Tokenizer, length: int, rng: random
     Every row opens with a document, half of the rows with the separator before it: prompts come without a
     separator, and contexts are sampled after one.
     """
-    eos = tokenizer.token_to_id(EOS)
+    eos: int = tokenizer.token_to_id(EOS)  # type: ignore[assignment]
     rows: list[list[int]] = []
     row: list[int] = []
     for encoding in tokenizer.encode_batch(documents):

@@ -35,6 +35,14 @@ class State:
     carried: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def continuation(request: Request) -> str:
+    """The target as it follows its prompt: one leading space, as the reference implementations have it."""
+    target = str(request.target).strip()
+    if not target:
+        raise UserError(f"request {request.id} has an empty target")
+    return f" {target}"
+
+
 class Editor(Protocol):
     """A method.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edit_robust.core import Request, UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, check_numbers, continuation, refuse_nonfinite
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -106,7 +106,7 @@ class FineTune:
 
     def _batch(self, model: CausalLM, requests: Sequence[Request], state: State) -> tuple[Any, int]:
         """A function that gives the loss of a batch at the present weights, and the batch's size."""
-        pairs = model.text.pairs([(r.prompt, f" {str(r.target).strip()}") for r in requests])
+        pairs = model.text.pairs([(r.prompt, continuation(r)) for r in requests])
         at_prompt = self.objective == "prompt_last"
         rows = [ids[:n] if at_prompt else ids[:-1] for ids, n in pairs]
         reads, targets, weights = [], [], []

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Request, UserError
+from edit_robust.editors.base import continuation
 
 if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
@@ -83,7 +84,7 @@ def _texts(requests: Sequence[Request], templates: Sequence[str]) -> tuple[list[
 def _rows(model: CausalLM, requests: Sequence[Request], templates: Sequence[str]) -> _Rows:
     text = model.text
     prompts, ends = _texts(requests, templates)
-    targets = [f" {str(r.target).strip()}" for r in requests for _ in templates]
+    targets = [continuation(r) for r in requests for _ in templates]
     full = [p + t for p, t in zip(prompts, targets, strict=True)]
     rows = _Rows([], [], [], [], [], [], [])
     pairs = text.pairs(list(zip(prompts, targets, strict=True)))

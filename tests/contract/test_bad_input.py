@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,9 @@ import torch
 from helpers.runs import CommandLine, options, override
 from helpers.tiny import tiny_facts, write_json
 
+import edit_robust
 from edit_robust import config
+from edit_robust.core import UserError
 from edit_robust.models.causal_lm import CausalLM
 
 Quick = Callable[..., list[str]]
@@ -144,10 +145,11 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[[str], CausalLM
     assert model.position == model.base
 
 
-def _fails(say: CommandLine, given: list[str], expected: str) -> None:
-    said = say("run", *given)
-    assert said.code == 2, said.err
-    assert re.search(expected, said.line), said.line
+def _fails(given: list[str], expected: str) -> None:
+    """As from Python, which is quicker: the command line shows such an error as one line and ends with code 2."""
+    with pytest.raises(UserError, match=expected) as e:
+        edit_robust.run(given)
+    assert "\n" not in str(e.value)
 
 
 def _record(**changes: Any) -> dict[str, Any]:
@@ -183,9 +185,7 @@ def test_a_record_that_cannot_be_used(
     record: Any, expected: str, say: CommandLine, quick: Quick, tmp_path: Path
 ) -> None:
     path = write_json(tmp_path / "bad.json", [*tiny_facts(2), record])
-    said = say("run", *override(quick(), f"task.path={path}"))
-    assert said.code == 2 and re.search(expected, said.line), said.line
-    assert "record 3" in said.line or "two records" in said.line
+    _fails(override(quick(), f"task.path={path}"), f"({expected}).*" if "two" in expected else f"record 3.*{expected}")
 
 
 def test_task_files(say: CommandLine, quick: Quick, facts: Path, tmp_path: Path) -> None:
@@ -204,10 +204,10 @@ def test_task_files(say: CommandLine, quick: Quick, facts: Path, tmp_path: Path)
         (empty, "holds no records"),
         (dict_, "must hold a list"),
     ):
-        _fails(say, override(quick(), f"task.path={path}"), expected)
-    _fails(say, override(quick(), "task=facts", f"task.path={odd}"), "must end in")
-    _fails(say, override(quick(), "task=facts", f"task.path={lines}"), "line 2 is not valid JSON")
-    _fails(say, override(quick(), "task.n_requests=11"), "more than there are: counterfact has 10 requests")
+        _fails(override(quick(), f"task.path={path}"), expected)
+    _fails(override(quick(), "task=facts", f"task.path={odd}"), "must end in")
+    _fails(override(quick(), "task=facts", f"task.path={lines}"), "line 2 is not valid JSON")
+    _fails(override(quick(), "task.n_requests=11"), "more than there are: counterfact has 10 requests")
 
 
 def test_a_target_without_a_token(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_target_without_a_token(say: CommandLine, quick: Quick, loaded: Causal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Encoder, "spans", lambda self, texts: spans(self, [t.replace(" Zzz", "") for t in texts]))
         path = write_json(tmp_path / "f.json", [_record(requested_rewrite__target_new={"str": "Zzz", "id": "z"})])
-        _fails(say, override(quick(), f"task.path={path}", "task.n_requests=1"), "the target 'Zzz' has no token after")
+        _fails(override(quick(), f"task.path={path}", "task.n_requests=1"), "the target 'Zzz' has no token after")
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_checkpoints(say: CommandLine, checkpoint: Checkpoint, facts: Path, tmp_
         (other, "not those of its config.json|cannot be loaded"),
         (mute, "tokenizer"),
     ):
-        _fails(say, options(path, facts, Path("outputs")), expected)
+        _fails(options(path, facts, Path("outputs")), expected)
     for more, expected in (
         ("layer.index=99", "layer.index=99 does not exist: the model has layers 0 to 3"),
         ("layer.index=-99", "layer.index=-99 does not exist"),
@@ -255,12 +255,12 @@ def test_checkpoints(say: CommandLine, checkpoint: Checkpoint, facts: Path, tmp_
         ("model.dtype=float23", 'did you mean "float32"'),
         ("device=cud", "not a device"),
     ):
-        _fails(say, override(options(good, facts, Path("outputs")), more), expected)
+        _fails(override(options(good, facts, Path("outputs")), more), expected)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(say: CommandLine, quick: Quick) -> None:
-    _fails(say, override(quick(), "device=cuda"), "device=cuda is not there: this machine has 0")
+    _fails(override(quick(), "device=cuda"), "device=cuda is not there: this machine has 0")
 
 
 # -- what an editor is given ---------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_context_templates(say: CommandLine, quick: Quick, loaded: CausalLM, tmp
     ):
         if content is not None:
             (tmp_path / name).write_text(content)
-        _fails(say, override(quick(), f"editor.context_templates={tmp_path / name}"), expected)
+        _fails(override(quick(), f"editor.context_templates={tmp_path / name}"), expected)
 
 
 def test_second_moments(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_path: Path) -> None:
@@ -298,31 +298,31 @@ def test_second_moments(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_pa
         ("text.npz", "not a readable .npz"),
         ("array.npy", "not a readable .npz"),
     ):
-        _fails(say, override(quick(), "layer.index=1", f"editor.mom2={tmp_path / name}"), expected)
+        _fails(override(quick(), "layer.index=1", f"editor.mom2={tmp_path / name}"), expected)
     _fails(
         say, override(quick(), "editor.mom2_dataset=nowhere.txt"), "editor.mom2_dataset=nowhere.txt: there is no such"
     )
 
 
 def test_rome_in_batches(say: CommandLine, quick: Quick, loaded: CausalLM) -> None:
-    _fails(say, quick("rome", "trajectory.batch_size=4"), "rome writes one fact at a time")
-    _fails(say, override(quick(), "trajectory=batch"), "rome writes one fact at a time")
+    _fails(quick("rome", "trajectory.batch_size=4"), "rome writes one fact at a time")
+    _fails(override(quick(), "trajectory=batch"), "rome writes one fact at a time")
 
 
 # -- where results go ----------------------------------------------------------------------------------------------
 
 
 def test_outputs(say: CommandLine, monkeypatch: pytest.MonkeyPatch, facts: Path) -> None:
-    _fails(say, [f"paths.outputs={facts}"], "is a file, a folder is needed")
-    _fails(say, [f"paths.outputs={facts}/deeper"], "is a file, a folder is needed")
+    _fails([f"paths.outputs={facts}"], "is a file, a folder is needed")
+    _fails([f"paths.outputs={facts}/deeper"], "is a file, a folder is needed")
     monkeypatch.setattr(os, "access", lambda *args, **kwargs: False)  # root may write everywhere
-    _fails(say, ["paths.outputs=outputs"], "cannot be written to")
+    _fails(["paths.outputs=outputs"], "cannot be written to")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_read_only(say: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir(mode=0o555)
-    _fails(say, ["paths.outputs=outputs"], "cannot be written to")
+    _fails(["paths.outputs=outputs"], "cannot be written to")
 
 
 def test_a_full_disk_is_said_before_the_run(
@@ -330,7 +330,7 @@ def test_a_full_disk_is_said_before_the_run(
 ) -> None:
     usage = shutil._ntuple_diskusage(10, 10, 0)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    _fails(say, quick(), "too little for this run")
+    _fails(quick(), "too little for this run")
 
 
 def test_a_figure_that_does_not_exist(say: CommandLine, quick: Quick, loaded: CausalLM) -> None:
