@@ -69,7 +69,12 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
         store.write_summary(summary)
         drawn = _draw(run, store) if experiment.figures else []
         tracker.finish(summary, drawn)
-    return Run(path.resolve())
+    run = Run(path.resolve())
+    if experiment.figures:
+        from edit_robust.report import write_report
+
+        write_report([run.data()], run.path / "report.html")  # now that the status says complete
+    return run
 
 
 def _walk(experiment: Experiment, store: RunStore, tracker: Tracker, ui: Ui) -> None:
@@ -237,15 +242,11 @@ def _fits(path: Path, model: CausalLM, requests: Sequence[Request]) -> None:
 
 
 def _draw(run: Run, store: RunStore) -> list[Path]:
-    """Figures and report in the run's folder. A figure that fails costs nothing that was measured."""
+    """The run's figures, in its folder."""
     from edit_robust.figures import draw_all
-    from edit_robust.report import write_report
 
     with store.phase("figures"):
-        data = run.data()
-        drawn = draw_all([data], run.path / "figures")
-        write_report([data], run.path / "report.html")
-    return drawn
+        return draw_all([run.data()], run.path / "figures")
 
 
 @contextmanager

@@ -186,7 +186,7 @@ class RunStore:
                 "status": "running",
                 "started": before.get("started") or _now(),
                 "resumed": int(before.get("resumed", -1)) + 1,
-                "command": " ".join(["edit-robust", *sys.argv[1:]]),
+                "command": " ".join(sys.argv),
                 "device": device,
                 "seed": config.get("seed"),
                 "versions": _versions(),

@@ -299,9 +299,7 @@ def test_second_moments(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_pa
         ("array.npy", "not a readable .npz"),
     ):
         _fails(override(quick(), "layer.index=1", f"editor.mom2={tmp_path / name}"), expected)
-    _fails(
-        say, override(quick(), "editor.mom2_dataset=nowhere.txt"), "editor.mom2_dataset=nowhere.txt: there is no such"
-    )
+    _fails(override(quick(), "editor.mom2_dataset=nowhere.txt"), "editor.mom2_dataset=nowhere.txt: there is no such")
 
 
 def test_rome_in_batches(say: CommandLine, quick: Quick, loaded: CausalLM) -> None:
