@@ -55,32 +55,41 @@ def choices(group: str) -> dict[str, str]:
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, with_hydra: bool = False) -> DictConfig:
     """The config of one job, with Hydra's own part on request. Raises UserError with the nearest valid choice."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    outer, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
-    GlobalHydra.instance().clear()
-    more = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"), _quiet_hydra():
-            return hydra_compose("config", overrides=[*overrides, *more], return_hydra_config=with_hydra)
+        with _hydra(config_dir):
+            return hydra_compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as e:
         raise UserError(_explain(e, overrides)) from e
-    finally:
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, config
 
 
 @contextmanager
-def _quiet_hydra() -> Iterator[None]:
+def _hydra(config_dir: str | None = None) -> Iterator[None]:
+    """Inside the block Hydra composes our configs, and those in `config_dir`; afterwards it is as it was before."""
     import warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    outer, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    places = create_config_search_path(str(conf_dir()))
+    if config_dir:  # before ours, as Hydra's own --config-dir has it
+        places.prepend("command-line", f"file://{Path(config_dir).resolve()}")
+    version.setbase("1.3")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            Hydra.create_main_hydra2(task_name="edit-robust", config_search_path=places)
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = outer, config
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
@@ -112,12 +121,11 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:
     """Options at a place of the config that `overrides` make, or of the default one where they cannot be composed."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"), _quiet_hydra():
+    with _hydra():
         try:
             node: Any = hydra_compose("config", overrides=list(overrides))
         except (HydraException, OmegaConfBaseException):
