@@ -152,5 +152,6 @@ class Reference:
                 change = p.detach() - before[n]
                 changes[n] = change.T if self.transposed and change.dim() == 2 else change
                 p.copy_(before[n])
+                p.grad = None
         self.net.requires_grad_(False)
         return changes
