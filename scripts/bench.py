@@ -158,8 +158,10 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=200, help="edits of the sequential run")
     parser.add_argument("--past", type=int, default=300, help="requests of the evaluation")
     parser.add_argument("--values", type=int, default=8, help="value optimisations a layer")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; the plain path gains more from many")
     parser.add_argument("--skip-sequence", action="store_true")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     n = max(args.edits, args.past)
     world = golden(args.golden, n) if (args.golden / "model").is_dir() else built_in(n)
     model = world.model

@@ -165,7 +165,7 @@ def optimise_values(
         active = active & (loss.detach() >= STOP)
         if step == steps - 1 or not bool(active.any()):
             break
-        (gradient,) = torch.autograd.grad(loss[active].sum(), delta)
+        (gradient,) = torch.autograd.grad(torch.where(active, loss, 0.0).sum(), delta)
         delta = delta.detach()
         taken = [t + int(a) for t, a in zip(taken, active.tolist(), strict=True)]
         first = 0.9 * first + 0.1 * gradient

@@ -6,7 +6,8 @@ the plain one runs whole sequences through the whole network, the tail one runs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -117,6 +118,7 @@ class TailSite:
             torch.tensor([r for r, _ in reads]),
             torch.tensor([p - positions[r] for r, p in reads]),
         )
+        self.once = len(set(reads)) == len(reads)
         with torch.no_grad():
             self._enter(prefixes, tails, where)
 
@@ -158,5 +160,28 @@ class TailSite:
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         first = self.stream[:, :1] + delta.to(self.stream.dtype)[:, None]
         hidden = torch.cat([first, self.stream[:, 1:]], 1)
-        hidden = self.model.replay(hidden, self.calls, self.layer.index + 1)
+        with self._only_where_read(hidden):
+            hidden = self.model.replay(hidden, self.calls, self.layer.index + 1)
         return self.model.logits(self.model.finish(hidden[self.reads]))
+
+    @contextmanager
+    def _only_where_read(self, hidden: Tensor) -> Iterator[None]:
+        """The last block's MLP runs at the read positions alone: nothing looks at what it gives elsewhere."""
+        mlp = self.model.anatomy.last_mlp
+        if mlp is None or not self.once or self.layer.index == self.model.n_layers - 1:
+            yield
+            return
+
+        def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (args[0][self.reads][:, None], *args[1:])
+
+        def scatter(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            some = hidden_of(output)[:, 0]
+            return with_hidden(output, some.new_zeros(hidden.shape).index_put(self.reads, some))
+
+        hooks = [mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)]
+        try:
+            yield
+        finally:
+            for h in hooks:
+                h.remove()

@@ -6,6 +6,7 @@ run: the last projection inside a block is the MLP's down-projection, and what r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class Anatomy:
     owner:  the module that embeds tokens and runs the stack (called with input_ids).
     blocks: the decoder blocks in order.   after: modules applied to the last block's output, in order (final norm).
     head:   hidden states -> logits.        layers: the down-projection of every block.
+    last_mlp: the module around the last block's down-projection when it holds an MLP and nothing else, else None.
     additive: a block's output is (something that the down-projection does not touch) + its output.
     """
 
@@ -31,6 +33,7 @@ class Anatomy:
     after: tuple[nn.Module, ...]
     head: nn.Module
     layers: tuple[Layer, ...]
+    last_mlp: nn.Module | None
     additive: bool
 
 
@@ -108,7 +111,16 @@ def dissect(net: Any, hidden_size: int) -> Anatomy:
                 f"size {hidden_size}: this architecture has no single MLP down-projection to edit"
             )
         layers.append(layer)
-    return Anatomy(owner, blocks, after, head, tuple(layers), _additive(owner, blocks, layers))
+    mlp = _mlp_around(net, blocks[-1], layers[-1], called)
+    return Anatomy(owner, blocks, after, head, tuple(layers), mlp, _additive(owner, blocks, layers))
+
+
+def _mlp_around(net: nn.Module, block: nn.Module, layer: Layer, called: Sequence[nn.Module]) -> nn.Module | None:
+    """The module that holds the block's MLP and not its attention, which runs before the MLP does."""
+    parent = net.get_submodule(layer.name.rpartition(".")[0])
+    order = [m for m in called if m in set(block.modules()) and is_projection(m)]
+    held = [m in set(parent.modules()) for m in order]
+    return parent if parent is not block and not held[0] and sum(held) >= 2 else None
 
 
 def _has_projection(block: nn.Module) -> bool:
