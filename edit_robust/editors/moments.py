@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import zipfile
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
 
 
+log = logging.getLogger(__name__)
+#: Smallest pivot, relative to the mean diagonal, of a second moment that is used as it is; and the ridge for others.
+SINGULAR, RIDGE = 1e-12, 1e-3
 UNREADABLE = (TypeError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -38,18 +42,23 @@ class Inverse:
 
     @staticmethod
     def of(moment: Float[Tensor, "d_in d_in"]) -> Inverse:
-        """A singular C (fewer tokens than inputs) gets the smallest ridge, in powers of ten, that makes it definite."""
+        """A singular C (fewer tokens than inputs) gets RIDGE of its mean diagonal added to the diagonal: a direction that
+        no token has shown counts as rare. Taken as impossible, it would let an edit of enormous size hide there."""
         c = moment.double()
         scale = float(c.diagonal().mean())
         if not np.isfinite(scale) or scale <= 0:
             raise UserError("the second moment is zero or not finite: the statistics cannot be used")
-        ridge = 0.0
-        while True:
-            shifted = c if ridge == 0 else c + ridge * scale * torch.eye(len(c), dtype=c.dtype, device=c.device)
-            factor, failed = torch.linalg.cholesky_ex(shifted)
-            if not int(failed):
-                return Inverse(factor, ridge * scale)
-            ridge = ridge * 10 or 1e-12
+        factor, failed = torch.linalg.cholesky_ex(c)
+        if not int(failed) and float(factor.diagonal().min()) ** 2 > SINGULAR * scale:
+            return Inverse(factor, 0.0)
+        log.warning(
+            "A second moment of %d inputs is singular: its text has too few tokens. A ridge is used; edits are better "
+            "with more text (task.corpus_path=FILE).",
+            len(c),
+        )
+        ridge = RIDGE * scale
+        shifted = c + ridge * torch.eye(len(c), dtype=c.dtype, device=c.device)
+        return Inverse(torch.linalg.cholesky(shifted), ridge)
 
     def solve(self, k: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_in n"]:
         """C^-1 k in float64."""
