@@ -42,8 +42,11 @@ class Inverse:
 
     @staticmethod
     def of(moment: Float[Tensor, "d_in d_in"]) -> Inverse:
-        """A singular C (fewer tokens than inputs) gets RIDGE of its mean diagonal added to the diagonal: a direction that
-        no token has shown counts as rare. Taken as impossible, it would let an edit of enormous size hide there."""
+        """The factor of C. A singular C (fewer tokens than inputs) gets a ridge of RIDGE times its mean diagonal.
+
+        A direction that no token has shown then counts as rare; taken as impossible, it would let an edit of
+        enormous size hide there.
+        """
         c = moment.double()
         scale = float(c.diagonal().mean())
         if not np.isfinite(scale) or scale <= 0:
