@@ -158,9 +158,9 @@ def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
 
     table = Table(box=None, pad_edge=False)
     for column in ("run", "status", "edits"):
-        table.add_column(column, no_wrap=column == "run")
+        table.add_column(column, no_wrap=column != "run", overflow="fold")
     for column in ("ES", "PS", "NS", "S", "forgotten %"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for r in list_runs(outputs):
         s, status = r.summary, r.status
         numbers = [s.get(k) for k in ("ES", "PS", "NS", "S", "forgotten_pct")]
