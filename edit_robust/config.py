@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 PARTS = ("model", "task", "editor", "trajectory", "tracker")
 GROUPS = ("model", "task", "editor", "layer", "corruption", "trajectory", "tracker", "preset", "experiment")
 #: Options that name files: a run's id depends on what they hold, not on where they lie.
-FILES = ("path", "corpus_path", "held_out_path", "mom2", "mom2_dataset", "context_templates")
+FILES = (
+    *("path", "corpus_path", "held_out_path", "mom2", "mom2_dataset", "context_templates"),
+    *("original", "originals", "snow", "pairs", "textures", "stylised", "styles", "segmentations", "classes"),
+)
 #: Options that say how or where a run is done, not what it is.
 ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment")
 #: Raised when results of the same config change, so that older runs are not taken for today's.
@@ -191,12 +194,59 @@ def check(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"text_tokens={values['text_tokens']} must be at least 1")
     _check_layer(values["layer"].get("index"))
     _check_outputs(Path(str(values["paths"]["outputs"])))
-    shifts = [k for k, v in (values.get("corruption") or {}).items() if v is not None]
-    if shifts:
-        raise UserError(f"corruption={','.join(shifts)} is a shift of images; this task asks questions in words")
+    _check_kinds(values)
+    _check_shifts(values)
     for part in ("task", "editor", "trajectory"):  # light to make, and their constructors know which values make sense
         build(values[part], part)
     return values
+
+
+def _check_kinds(values: dict[str, Any]) -> None:
+    """Words go with language models, images with classifiers: task, model and editor must be of one kind."""
+    kinds = {part: kind_of(values[part], part) for part in ("model", "task", "editor")}
+    about = {"text": "language models", "images": "image classifiers"}
+    for part in ("task", "editor"):
+        if kinds[part] != kinds["model"]:
+            fitting = [n for n in choices(part) if kind_of({"_target_": _target_name(part, n)}, part) == kinds["model"]]
+            name = values[part]["name"]
+            raise UserError(
+                f"{part}={name} is for {about[kinds[part]]}, and model={_model_name(values)} is one of the "
+                f"{about[kinds['model']]}; {nearest(name, fitting, f'{part}s for it')}"
+            )
+
+
+def kind_of(node: dict[str, Any], path: str) -> str:
+    """What a part's questions are made of: text or images."""
+    return str(getattr(target_of(node, path), "asks", "text"))
+
+
+def _target_name(group: str, name: str) -> str:
+    import yaml
+
+    found = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    return str(found["_target_"])
+
+
+def _check_shifts(values: dict[str, Any]) -> None:
+    """Corruptions by name and severity, and how they are made."""
+    wanted = {k: v for k, v in (values.get("corruption") or {}).items() if v is not None}
+    if wanted and kind_of(values["model"], "model") != "images":
+        raise UserError(f"corruption={','.join(wanted)} is a shift of images; this task asks questions in words")
+    if wanted:
+        from edit_robust.inquiry.shifting import read_corruptions
+
+        read_corruptions(wanted)
+    known: dict[str, Any] = {"severities": list, "order": str, "workers": int, "store_gb": int | float}
+    options = values["shifts"]
+    for name, value in options.items():
+        if name not in known:
+            raise UserError(f"shifts.{name} is no option; {nearest(name, known, 'options')}")
+        if not isinstance(value, known[name]) or isinstance(value, bool):
+            raise UserError(f"shifts.{name}={value} is {_kind(value)}; {_wanted(known[name])} is needed")
+    if options["order"] not in ("direct", "released"):
+        raise UserError(f"shifts.order={options['order']}: {nearest(options['order'], ['direct', 'released'])}")
+    if options["workers"] < 0 or options["store_gb"] < 0:
+        raise UserError("shifts.workers and shifts.store_gb must be 0 or more")
 
 
 def _check_layer(index: Any) -> None:
@@ -288,16 +338,27 @@ def run_id(values: dict[str, Any]) -> str:
     about = {k: _by_content(v) for k, v in values.items() if k not in ASIDE}
     text = json.dumps({"version": RESULTS_VERSION, **about}, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    model = values["model"].get("name") or Path(str(values["model"].get("path"))).name
-    parts = [values["editor"]["name"], model, values["task"]["name"], values["trajectory"]["name"], digest]
+    parts = [
+        values["editor"]["name"],
+        _model_name(values),
+        values["task"]["name"],
+        values["trajectory"]["name"],
+        digest,
+    ]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(str(p) for p in parts))
+
+
+def _model_name(values: dict[str, Any]) -> str:
+    return str(values["model"].get("name") or Path(str(values["model"].get("path"))).name)
 
 
 def _by_content(node: Any, key: str = "") -> Any:
     from edit_robust.core.files import content_digest
 
     if isinstance(node, dict):
-        return {k: _by_content(v, k) for k, v in node.items() if k not in ("cache_gb", "cache_dir")}
+        return {
+            k: _by_content(v, k) for k, v in node.items() if k not in ("cache_gb", "cache_dir", "workers", "store_gb")
+        }
     if key in FILES and isinstance(node, str):
         if node.startswith("builtin:"):
             from edit_robust.assets import asset_dir
@@ -339,6 +400,7 @@ def experiment(cfg: DictConfig) -> Experiment:
         force=values["force"],
         figures=values["figures"],
         text_tokens=values["text_tokens"],
+        shifts={**values["shifts"], "corruption": values["corruption"]},
     )
 
 

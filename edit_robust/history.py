@@ -10,7 +10,7 @@ import numpy as np
 from edit_robust.metrics.language import accuracy, forgetting, success
 
 if TYPE_CHECKING:
-    from edit_robust.runner import Seen
+    from edit_robust.inquiry.language import Seen
 
 
 class History:

@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edit_robust.core import Delta, Editable, Example, LowRank, Probe, Record, Scores, UserError, nearest
+from edit_robust.core import Delta, Editable, LowRank, Record, UserError, nearest
 from edit_robust.core.editable import Snapshot
 from edit_robust.core.files import atomic_path, write_text
 from edit_robust.editors.base import Edit, State
@@ -67,7 +67,8 @@ class Run:
     def records(self) -> pd.DataFrame:
         rows = [json.loads(line) for line in _whole_lines(self.path / "records.jsonl")]
         columns = list(Record.__dataclass_fields__)
-        return pd.DataFrame(rows, columns=columns)
+        found = pd.DataFrame(rows, columns=columns)
+        return found.assign(request=found["request"].fillna(""))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -101,6 +102,15 @@ class Run:
         with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
             scopes = sorted({k.split("|")[0] for k in f.files})
             return {s: (f[f"{s}|index"], f[f"{s}|logp"], f[f"{s}|hits"]) for s in scopes}
+
+    def predictions(self, step: int) -> dict[tuple[str, str, str, int], tuple[np.ndarray, np.ndarray]]:
+        """(probe, request, shift, severity) -> (predicted class [n], log-probability of the right one [n]); images."""
+        found = {}
+        with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
+            for key in {k.rpartition("|")[0] for k in f.files}:
+                probe, request, shift, severity = key.split("|")
+                found[probe, request, shift, int(severity)] = (f[f"{key}|pred"], f[f"{key}|logp"])
+        return found
 
     def deltas(self) -> list[Delta]:
         """The kept changes in the order they were made (dense ones are kept as one, the whole walk's)."""
@@ -158,10 +168,11 @@ def list_runs(outputs: Path) -> list[Run]:
 
 
 class RunStore:
-    """The writing side of a run's folder."""
+    """The writing side of a run's folder. keep_dense: independent changes are kept even where they are no factors:
+    few edits of small networks, unlike thousands of large ones."""
 
-    def __init__(self, path: Path, run_id: str) -> None:
-        self.path, self.run_id = path, run_id
+    def __init__(self, path: Path, run_id: str, keep_dense: bool = False) -> None:
+        self.path, self.run_id, self.keep_dense = path, run_id, keep_dense
         self.done: dict[int, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
         self._status: dict[str, Any] = {}
@@ -252,24 +263,18 @@ class RunStore:
 
     # -- what was measured -----------------------------------------------------------------------------------------
 
-    def write_examples(self, probes: Sequence[Probe]) -> None:
+    def write_examples(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Keep every question once."""
         path = self.path / "examples.jsonl"
-        if path.exists():
-            return
-        lines = [json.dumps(_example(p.name, e), ensure_ascii=False) for p in probes for e in p.examples]
-        write_text(path, "\n".join(lines) + "\n")
+        if not path.exists():
+            write_text(path, "".join(json.dumps(dict(line), ensure_ascii=False) + "\n" for line in lines))
 
     def write_point(
-        self, step: int, records: Sequence[Record], outcomes: Mapping[str, tuple[np.ndarray, Scores]], **meta: Any
+        self, step: int, records: Sequence[Record], outcomes: Mapping[str, np.ndarray], **meta: Any
     ) -> None:
-        """Outcomes first, then the records, then the line that says the point is measured."""
-        arrays: dict[str, np.ndarray] = {}
-        for scope, (index, scores) in outcomes.items():
-            arrays[f"{scope}|index"] = index.astype(np.int32)
-            arrays[f"{scope}|logp"] = scores.logp.astype(np.float32)
-            arrays[f"{scope}|hits"] = scores.hits.astype(np.float32)
+        """Outcomes (arrays by name) first, then the records, then the line that says the point is measured."""
         with atomic_path(self.path / "outcomes" / f"{step:06d}.npz") as temporary, temporary.open("wb") as f:
-            np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(f, **outcomes)  # type: ignore[arg-type]
         end = _append(self.path / "records.jsonl", "".join(_line(_strict(r.to_dict())) for r in records))
         line = {"step": step, "records_end": end, **meta}
         _append(self.path / "points.jsonl", _line(line))
@@ -295,7 +300,7 @@ class RunStore:
         delta = Delta.load(path)
         carried = self.path / "state" / f"{step:06d}.safetensors"
         if carried.exists():
-            state = State(state.layers, state.given, load_file(carried))
+            state = replace(state, carried=load_file(carried))
         return Edit(delta, list(delta.info["edits"]), state)
 
     def _keep(self, step: int, edit: Edit) -> None:
@@ -311,7 +316,7 @@ class RunStore:
         with self.phase("edit"):
             edits = make()
         for step, edit in zip(steps, edits, strict=True):
-            if _factored(edit.delta):
+            if _factored(edit.delta) or self.keep_dense:
                 self._keep(step, edit)
         return edits
 
@@ -423,17 +428,6 @@ def set_aside(path: Path) -> Path | None:
     finally:
         lock.release()
     return aside
-
-
-def _example(probe: str, e: Example) -> dict[str, Any]:
-    return {
-        "id": e.id,
-        "probe": probe,
-        "group": e.group,
-        "x": str(e.x),
-        "choices": [str(c) for c in e.choices],
-        "target": e.target,
-    }
 
 
 def _strict(record: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from edit_robust.core import Delta, Editable, Request, UserError
@@ -25,7 +26,10 @@ class Look:
 @dataclass(frozen=True)
 class Point:
     """Where a walk stands. step 0 is the unedited model. `edits` are those just made, with the requests they are for;
-    `whole` asks for what concerns the model as a whole: drift and perplexity."""
+    `whole` asks for what concerns the model as a whole: drift and perplexity.
+
+    The model stands there; `alpha` times `change()` is what leads there from the unedited weights.
+    """
 
     step: int
     alpha: float
@@ -34,6 +38,7 @@ class Point:
     whole: bool = False
     edits: tuple[tuple[int, dict[str, float]], ...] = ()
     terms: dict[str, float] = field(default_factory=dict)
+    change: Callable[[], Delta] = lambda: Delta({})
 
 
 class Ledger(Protocol):
@@ -69,6 +74,10 @@ def _terms(delta: Delta) -> dict[str, float]:
     """Frobenius norm of the change of each parameter; kept ones where the change itself was not kept."""
     kept = delta.info.get("norms")
     return dict(kept) if kept else {name: term.norm() for name, term in delta.terms.items()}
+
+
+def _given(delta: Delta) -> Callable[[], Delta]:
+    return lambda: delta
 
 
 def _with_requests(edit: Edit, requests: Sequence[int]) -> tuple[tuple[int, dict[str, float]], ...]:
@@ -123,7 +132,8 @@ class Single:
                 with model.patched(edit.delta):
                     due = (i + 1) % self.every == 0 or i == n - 1
                     look = Look("at-edit", [i])
-                    yield Point(i + 1, 1.0, 1, (look,), due, _with_requests(edit, [i]), _terms(edit.delta))
+                    edits = _with_requests(edit, [i])
+                    yield Point(i + 1, 1.0, 1, (look,), due, edits, _terms(edit.delta), _given(edit.delta))
 
 
 class Batch:
@@ -152,8 +162,9 @@ class Batch:
                 state,
             )
             with model.patched(made[0].delta):
-                look = Look("at-edit", some)
-                yield Point(step, 1.0, len(some), (look,), True, _with_requests(made[0], some), _terms(made[0].delta))
+                look, delta = Look("at-edit", some), made[0].delta
+                edits = _with_requests(made[0], some)
+                yield Point(step, 1.0, len(some), (look,), True, edits, _terms(delta), _given(delta))
 
 
 class Sequential:
@@ -172,7 +183,7 @@ class Sequential:
         n = len(requests)
         _needs_batches(editor, self.batch_size)
         yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
-        with model.held(state.layers):
+        with model.held(state.changes(model)) as before:
             for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size):
                 if ledger.measured(step):
                     continue
@@ -182,13 +193,16 @@ class Sequential:
                 looks = [Look("at-edit", some)]
                 looks += [Look("retention", range(done))] if due else []
                 looks += [Look("final", range(n))] if last else []
-                yield Point(step, 1.0, done, tuple(looks), due, _with_requests(edit, some), _terms(edit.delta))
+                edits = _with_requests(edit, some)
+                so_far = partial(model.difference, before)
+                yield Point(step, 1.0, done, tuple(looks), due, edits, _terms(edit.delta), so_far)
 
 
 class Interpolate:
     """W0 + alpha (W - W0) between the unedited weights and those after all edits, alpha in `alphas`.
 
-    The edits are made at once where the editor can, else one after the other. Every point asks all requests.
+    The edits are made at once where the editor can, else one after the other, and every point asks all requests; or,
+    with `each`, every edit is made in the unedited model and has a line of its own.
     """
 
     def __init__(
@@ -196,16 +210,47 @@ class Interpolate:
         name: str = "interpolate",
         alphas: list[float] | None = None,
         batch_size: int | None = None,
+        each: bool = False,
     ) -> None:
-        self.name, self.batch_size = name, _check_batch(batch_size)
+        self.name, self.batch_size, self.each = name, _check_batch(batch_size), each
+        if each and batch_size is not None:
+            raise UserError(f"trajectory.batch_size={batch_size} goes with edits made together, not with each=true")
         self.alphas = [i / 10 for i in range(11)] if alphas is None else [float(a) for a in alphas]
         if not self.alphas:
             raise UserError("trajectory.alphas is empty: give at least one coefficient")
 
     def points(self, n: int) -> int:
-        return len(self.alphas) + 1
+        return len(self.alphas) * (n if self.each else 1) + 1
 
     def walk(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        return (self._lines if self.each else self._line)(model, editor, state, requests, ledger)
+
+    def _lines(
+        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        """A line for every request; the edit of request i has the step of its line's last point."""
+        yield Point(0, 1.0, 0, (Look("unedited", range(len(requests))),), whole=True)
+        k = len(self.alphas)
+        for i, request in enumerate(requests):
+            steps = [i * k + j + 1 for j in range(k)]
+            if all(ledger.measured(s) for s in steps):
+                continue
+            made = ledger.independent(
+                steps[-1:],
+                lambda request=request: editor.edit_each(model, [request], state),  # type: ignore[misc]
+                state,
+            )[0]
+            for step, alpha in zip(steps, self.alphas, strict=True):
+                if ledger.measured(step):
+                    continue
+                part = made.delta.scale(alpha)
+                edits = _with_requests(made, [i]) if step == steps[-1] else ()
+                with model.patched(part):
+                    yield Point(step, alpha, 1, (Look("at-edit", [i]),), True, edits, _terms(part), _given(made.delta))
+
+    def _line(
         self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         n = len(requests)
@@ -214,7 +259,7 @@ class Interpolate:
         yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
         info: list[tuple[int, dict[str, float]]] = []
         edited = 0
-        with model.held(state.layers) as before:
+        with model.held(state.changes(model)) as before:
             for step, some, edit in _stack(model, editor, state, requests, ledger, size):
                 info += _with_requests(edit, some) if edit.info else ()
                 edited = step
@@ -225,7 +270,8 @@ class Interpolate:
                 continue
             with model.patched(part):
                 edits = tuple(info) if i == len(self.alphas) - 1 else ()
-                yield Point(step, alpha, n, (Look("final", range(n)),), True, edits, _terms(part))
+                looks = (Look("final", range(n)),)
+                yield Point(step, alpha, n, looks, True, edits, _terms(part), _given(total))
 
 
 def _stack(

@@ -138,7 +138,7 @@ def sequence(world: World, layer: int, n: int, every: int) -> tuple[float, float
             mine[place[e.group]].append(row)
         start = time.perf_counter()
         scorer = model.scorer(examples, [name])
-        with model.held([name]):
+        with model.held(model.parameter_names([name])):
             for i, r in enumerate(requests):
                 model.add(editor.edit(model, [r], state).delta)
                 scorer.score(mine[i])

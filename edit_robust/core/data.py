@@ -89,6 +89,7 @@ class Record:
     shift, severity: the distribution shift; "none" and 0 without one.
     layer:    parameter the number is about, or "".
     metric, value, n: what was measured, and over how many examples (or requests) it is a mean.
+    request:  the request that the number is about, where several stand side by side; "" otherwise.
     """
 
     run: str
@@ -103,6 +104,7 @@ class Record:
     metric: str
     value: float
     n: int
+    request: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,7 @@ class Editable:
 
     net: nn.Module
     layers: Mapping[str, Layer]
+    asks: ClassVar[str] = "text"  # what questions are made of: text or images
 
     def __init__(self, net: nn.Module, layers: Mapping[str, Layer]) -> None:
         self.net, self.layers = net, layers
@@ -140,9 +141,9 @@ class Editable:
             self.restore(before)
 
     @contextmanager
-    def held(self, layers: Iterable[str]) -> Iterator[Snapshot]:
-        """Inside the block the layers may be changed at will; afterwards they are as before, to the bit."""
-        before = self.snapshot(self.parameter_names(layers))
+    def held(self, names: Iterable[str]) -> Iterator[Snapshot]:
+        """Inside the block the parameters may be changed at will; afterwards they are as before, to the bit."""
+        before = self.snapshot(names)
         try:
             yield before
         finally:

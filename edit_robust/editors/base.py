@@ -28,11 +28,20 @@ class Edit:
 
 @dataclass(frozen=True)
 class State:
-    """What `prepare` made (`given`, can be made again) and what edits leave for later ones (`carried`, stored)."""
+    """What `prepare` made (`given`, can be made again) and what edits leave for later ones (`carried`, stored).
+
+    layers:     the projections to edit.   parameters: names of all parameters that an edit may change, where these are
+    others than the layers' weights and biases.
+    """
 
     layers: tuple[str, ...]
     given: Any = None
     carried: Mapping[str, Tensor] = field(default_factory=dict)
+    parameters: tuple[str, ...] | None = None
+
+    def changes(self, model: Editable) -> list[str]:
+        """Names of the parameters that an edit may change."""
+        return model.parameter_names(self.layers) if self.parameters is None else list(self.parameters)
 
 
 def continuation(request: Request) -> str:

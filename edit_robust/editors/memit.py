@@ -125,7 +125,7 @@ class Memit:
     ) -> Edit:
         base = model.position
         terms: dict[str, LowRank] = {}
-        with model.held(state.layers):
+        with model.held(state.changes(model)):
             for i, name in enumerate(state.layers):
                 keys = self._keys(model, name, requests, state.given.groups)
                 now = model.block_output(state.layers[-1], *subject_rows(model, requests, ["{}"]))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from edit_robust.core import Editable, Example, Layer, Scores, UserError, nearest
 from edit_robust.core.work import ShowProgress, silent
+from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.scorer import Scorer
 from edit_robust.models.site import PlainSite, Site, TailSite
 from edit_robust.models.structure import Anatomy, dissect, hidden_of
 from edit_robust.models.text import Encoder
 
 log = logging.getLogger(__name__)
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -40,6 +40,8 @@ class CausalLM(Editable):
     fast:          False runs the plain path everywhere.
     batch_tokens:  padded tokens of a batch.           cache_gb: memory for what edits cannot change.
     """
+
+    asks: ClassVar[str] = "text"
 
     def __init__(
         self,
@@ -367,19 +369,6 @@ class _Enough(Exception):
 
 def without_hidden(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kwargs.items() if k != "hidden_states"}
-
-
-def resolve_device(device: str) -> torch.device:
-    """auto: the first GPU when there is one. Raises UserError for a device that is absent."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as e:
-        raise UserError(f"device={device} is not a device; {nearest(device, ['auto', 'cpu', 'cuda', 'cuda:0'])}") from e
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={device} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return chosen
 
 
 def load_pretrained(

@@ -140,7 +140,7 @@ def test_a_run_gives_the_edited_weights_back(
         run = execute_now(made)
     assert model.position == where
 
-    with model.held(model.layers) as before:
+    with model.held(model.parameter_names(model.layers)) as before:
         run.replay(model)
         for name in names:
             assert torch.equal(model.param(name), seen[name]), name

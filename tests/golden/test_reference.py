@@ -179,7 +179,7 @@ def test_twenty_edits_on_top_of_each_other(recorded: Recorded) -> None:
     recorded.ask_from(0)
     state, model = recorded.start(editor, [0]), recorded.model
     name = model.layer_at(0).name
-    with model.held([name]) as before:
+    with model.held(model.parameter_names([name])) as before:
         for i, want in enumerate(recorded.expected["rome_sequential_layer0_bare"]):
             edit = editor.edit(model, [recorded.requests[i]], state)
             model.add(edit.delta)

@@ -117,7 +117,7 @@ def test_held_and_difference() -> None:
     model = editable()
     before, position = state(model), model.position
     first, second = change(model), change(model)
-    with pytest.raises(ZeroDivisionError), model.held(["linear", "conv1d"]) as snapshot:
+    with pytest.raises(ZeroDivisionError), model.held(model.parameter_names(["linear", "conv1d"])) as snapshot:
         for d in (first, second):
             model.add(Delta({n: t for n, t in d.terms.items() if "conv2d" not in n}))
         total = model.difference(snapshot)

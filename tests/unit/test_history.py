@@ -7,7 +7,7 @@ import pytest
 
 from edit_robust.core import Scores
 from edit_robust.history import History
-from edit_robust.runner import Seen
+from edit_robust.inquiry.language import Seen
 
 
 def seen(requests: list[int], right: list[int]) -> Seen:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from edit_robust.core import Delta, Example, LowRank, Probe, Record, Scores, UserError
+from edit_robust.core import Delta, LowRank, Record, Scores, UserError
 from edit_robust.editors.base import Edit, State
 from edit_robust.store import Run, RunStore, find_run, list_runs, set_aside
 
@@ -26,7 +26,9 @@ def scores(*logp: float) -> Scores:
 
 
 def write(store: RunStore, step: int, value: float = 0.5) -> None:
-    store.write_point(step, [record(step, value)], {"at-edit": (np.array([step]), scores(-0.5, -2.0))}, n_edits=step)
+    s = scores(-0.5, -2.0)
+    arrays = {"at-edit|index": np.array([step]), "at-edit|logp": s.logp, "at-edit|hits": s.hits}
+    store.write_point(step, [record(step, value)], arrays, n_edits=step)
 
 
 @pytest.fixture
@@ -36,8 +38,7 @@ def store(tmp_path: Path) -> RunStore:
 
 def test_what_is_written_is_read_back(store: RunStore) -> None:
     with store.session(CONFIG, "cpu"):
-        probe = Probe("edit", (Example("1/edit/0", "Ada was born in", (" Rome", " Zürich"), 0, "1"),))
-        store.write_examples([probe])
+        store.write_examples([{"id": "1/edit/0", "choices": [" Rome", " Zürich"], "target": 0}])
         with store.phase("edit"):
             pass
         for step in range(3):

@@ -1,0 +1,62 @@
+"""Images to ask a classifier about, and image pairs to edit it with: plain data, decoded only when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images under one name.
+
+    probe:   what they are asked for: "original" (the model's own task) or "edit" (the task edited for).
+    ids:     one name an image, unique in the set; leak audits and random streams go by them.
+    labels:  the right class of each.
+    load:    position -> uint8 [height, width, 3]; raises UserError for a file that is no image.
+    request: id of the request that an edit set belongs to; "" for the original task.
+    shift:   "none", or the natural shift that the images are themselves: rendition, imagenet-r, ...
+    classes: classes that the answer is chosen among (ImageNet-R and -A have 200); None: all.
+    source:  which data this is, as a stamp on results.
+    """
+
+    probe: str
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, " n"]
+    load: Callable[[int], Pixels]
+    request: str = ""
+    shift: str = "none"
+    classes: tuple[int, ...] | None = None
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Pairs (x, x', y) that an edit is made from: x' shows the new concept, and shall be answered as x is.
+
+    clean, edited: uint8 [height, width, 3] each, a pair of the same size.
+    labels:        class of each pair.
+    masks:         where x and x' differ, [height, width] in {False, True}; None: unknown (the whole image).
+    """
+
+    ids: tuple[str, ...]
+    clean: Sequence[Pixels]
+    edited: Sequence[Pixels]
+    labels: Int[np.ndarray, " n"]
+    masks: Sequence[Bool[np.ndarray, "height width"] | None] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def mask(self, i: int) -> Bool[np.ndarray, "height width"]:
+        """The i-th mask; all True where none was given."""
+        found = self.masks[i] if i < len(self.masks) else None
+        return np.ones(self.clean[i].shape[:2], dtype=bool) if found is None else found

@@ -1,0 +1,110 @@
+"""Which variants of an image set are asked, and how their pixels are made: once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from edit_robust.core import UserError, nearest
+from edit_robust.core.images import ImageSet, Pixels
+from edit_robust.models.classifier import Classifier
+from edit_robust.shifts import ALL, corrupt_many
+from edit_robust.shifts.order import ORDERS, jpeg_round_trip
+from edit_robust.shifts.store import CorruptedStore
+
+SEVERITIES = range(1, 6)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of showing a set: shift and severity; a set that is itself a natural shift has severity 0."""
+
+    shift: str = "none"
+    severity: int = 0
+
+
+@dataclass(frozen=True)
+class Shifting:
+    """corruptions: name -> severities.   order: direct (crop, corrupt) or released (crop, corrupt, JPEG quality 85).
+
+    stamp: which data results belong to.   workers: processes that corrupt.
+    """
+
+    corruptions: Mapping[str, tuple[int, ...]]
+    order: str
+    workers: int
+    store: CorruptedStore | None
+    size: int
+
+    @staticmethod
+    def of(config: Mapping[str, Any] | None, cache: Path, model: Classifier) -> Shifting:
+        """From the config's `shifts` (order, workers, store_gb) and `corruption` parts."""
+        config = config or {}
+        names = read_corruptions(config.get("corruption"))
+        order = str(config.get("order", "direct"))
+        if order not in ORDERS:
+            raise UserError(f"shifts.order={order}: {nearest(order, ORDERS)}")
+        gb = float(config.get("store_gb", 4.0))
+        store = CorruptedStore(cache, gb) if gb else None
+        return Shifting(names, order, int(config.get("workers", 0)), store, model.size)
+
+    @property
+    def stamp(self) -> str:
+        """What the corruptions are, as it stands with results."""
+        if not self.corruptions:
+            return "none"
+        many = sum(len(v) for v in self.corruptions.values())
+        made = "crop, corrupt" if self.order == "direct" else "crop, corrupt, JPEG quality 85"
+        named = ";".join(f"{n}:{','.join(map(str, s))}" for n, s in self.corruptions.items())
+        digest = hashlib.sha256(named.encode()).hexdigest()[:8]
+        return f"in memory, {many} variants ({digest}), {self.size} px, {made}"
+
+    def variants(self, images: ImageSet) -> list[Variant]:
+        """Clean first; corruptions only of sets that are no shift themselves."""
+        if images.shift != "none":
+            return [Variant(images.shift)]
+        return [Variant(), *(Variant(n, s) for n, severities in self.corruptions.items() for s in severities)]
+
+    def apply(
+        self, variant: Variant, images: ImageSet, rows: range, pixels: Sequence[Pixels]
+    ) -> UInt8[np.ndarray, "n size size 3"]:
+        """A shard's pixels under a variant; seeded by image, so that neither shards nor workers matter."""
+        if not variant.severity:
+            return np.stack(pixels)
+        names = [images.ids[r] for r in rows]
+        dataset = f"{images.probe}|{images.request}"
+
+        def make() -> np.ndarray:
+            made = corrupt_many(pixels, names, variant.shift, variant.severity, dataset, self.workers)
+            return np.stack([jpeg_round_trip(x) for x in made] if self.order == "released" else made)
+
+        if self.store is None:
+            return make()
+        h = hashlib.sha256(f"{dataset}|{names}|{variant}|{self.order}".encode())
+        for x in pixels:
+            h.update(x.tobytes())
+        return self.store.get(h.hexdigest()[:32], make)
+
+
+def read_corruptions(node: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
+    """Names with severities from the `corruption` part of a config; `none: null` is no corruption."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, severities in (node or {}).items():
+        if severities is None:
+            continue
+        if name not in ALL:
+            raise UserError(f"there is no corruption {name!r}; {nearest(name, ALL, 'corruptions')}")
+        some = severities if isinstance(severities, list | tuple) else [severities]
+        for s in some:
+            if isinstance(s, bool) or not isinstance(s, int) or s not in SEVERITIES:
+                raise UserError(f"corruption.{name}: severity {s} does not exist; severities are 1 to 5")
+        if not some or len(set(some)) != len(some):
+            raise UserError(f"corruption.{name}={list(some)} must name each severity once, at least one")
+        found[name] = tuple(some)
+    return found

@@ -1,0 +1,436 @@
+"""The numbers of edited image classifiers, from tidy records and per-image answers alone. Numpy, pandas, scipy.
+
+Accuracies and penalties are fractions in [0, 1], as in arXiv 2303.00046:
+
+eq. 1, original-task penalty: Acc(edited, shifted original) - Acc(unedited, shifted original).
+eq. 2, editing-task penalty:  Acc(edited, shifted edit set) - Acc(edited, clean edit set).
+
+The unedited model has a drop like eq. 2 of its own, so it always stands beside. First what records alone give, then
+statistics on single images, then effective robustness against reference models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+#: AlexNet's mean error over the five severities of ImageNet-C (Hendrycks and Dietterich 2019), in the paper's order.
+ALEXNET: dict[str, float] = {
+    **{"gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640, "defocus_blur": 0.819880},
+    **{"glass_blur": 0.826268, "motion_blur": 0.785948, "zoom_blur": 0.798360, "snow": 0.866816, "frost": 0.826572},
+    **{"fog": 0.819324, "brightness": 0.564592, "contrast": 0.853204, "elastic_transform": 0.646056},
+    **{"pixelate": 0.717840, "jpeg_compression": 0.606500},
+}
+#: The four that are no part of the mean corruption error.
+ALEXNET_EXTRA: dict[str, float] = {
+    **{"speckle_noise": 0.845388, "gaussian_blur": 0.787108, "spatter": 0.717512, "saturate": 0.658248},
+}
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
+    "weather": ("snow", "frost", "fog", "brightness", "spatter"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
+}
+SEVERITIES = (1, 2, 3, 4, 5)
+#: One edited model: the step and the alpha it was measured at, and the request it was edited for.
+MODEL = ["step", "alpha", "request"]
+SHIFT = ["probe", "shift", "severity"]
+VALUES = ["accuracy", "loss", "gained", "lost"]
+
+
+def accuracy(correct: Sequence[bool] | np.ndarray) -> tuple[float, int]:
+    """Share of right answers, and of how many; NaN of none."""
+    right = np.asarray(correct, dtype=bool)
+    return (float(right.mean()), len(right)) if len(right) else (float("nan"), 0)
+
+
+def scores(records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each edited model, image set, shift and severity, with the unedited model's accuracy beside.
+
+    Columns: step, alpha, request, probe, shift, severity, accuracy, n, loss, gained, lost, unedited, unedited_loss.
+    `request` is "" on original-task rows of a model that was edited for several requests at once.
+    """
+    columns = [*MODEL, *SHIFT, *VALUES, "n", "unedited", "unedited_loss"]
+    if records.empty or "request" not in records:
+        return pd.DataFrame(columns=columns)
+    kept = records[records.probe.isin(["original", "edit"]) & records.metric.isin(VALUES)]
+    edited, before = _wide(kept[kept.scope == "at-edit"]), unedited(records)
+    # The original task's images are the same for all requests, the edit's are each request's own.
+    for table in (edited, before):
+        table["of"] = table.request.where(table.probe == "edit", "")
+    before = before[["of", *SHIFT, "accuracy", "loss"]].drop_duplicates(["of", *SHIFT], keep="last")
+    before = before.rename(columns={"accuracy": "unedited", "loss": "unedited_loss"})
+    return edited.merge(before, on=["of", *SHIFT], how="left")[columns]
+
+
+def unedited(records: pd.DataFrame) -> pd.DataFrame:
+    """The untouched model's accuracy and loss: request, probe, shift, severity, accuracy, loss, n."""
+    columns = [*MODEL, *SHIFT, *VALUES, "n"]
+    if records.empty or "request" not in records:
+        return pd.DataFrame(columns=columns)
+    kept = records[records.probe.isin(["original", "edit"]) & records.metric.isin(VALUES)]
+    return _wide(kept[kept.scope == "unedited"])[columns]
+
+
+def _wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """One column a metric; of a point that was measured twice the later row counts."""
+    keys = [*MODEL, *SHIFT]
+    rows = rows.assign(
+        alpha=pd.to_numeric(rows.alpha).astype(float).round(9),
+        value=pd.to_numeric(rows.value, errors="coerce").astype(float),
+        request=rows.request.fillna("").astype(str),
+        shift=rows["shift"].replace("", "none").fillna("none"),
+    ).drop_duplicates([*keys, "metric"], keep="last")
+    table = rows[rows.metric == "accuracy"][[*keys, "value", "n"]].rename(columns={"value": "accuracy"})
+    for metric in VALUES[1:]:
+        found = rows[rows.metric == metric][[*keys, "value"]].rename(columns={"value": metric})
+        table = table.merge(found, on=keys, how="left")
+    return table.reset_index(drop=True)
+
+
+def corrupted(table: pd.DataFrame, probe: str) -> pd.DataFrame:
+    """The rows of a probe under corruptions, which have severities 1 to 5; natural shifts have none."""
+    return table[(table.probe == probe) & (table["shift"] != "none") & (table.severity > 0)]
+
+
+def original_ood_penalty(table: pd.DataFrame) -> pd.DataFrame:
+    """Eq. 1, for corruptions and natural shifts. Columns: MODEL, shift, severity, penalty, accuracy, unedited, n."""
+    rows = table[(table.probe == "original") & (table["shift"] != "none")]
+    rows = rows.assign(penalty=rows.accuracy - rows.unedited)
+    return rows[[*MODEL, "shift", "severity", "penalty", "accuracy", "unedited", "n"]].reset_index(drop=True)
+
+
+def editing_ood_penalty(table: pd.DataFrame) -> pd.DataFrame:
+    """Eq. 2. Columns: MODEL, shift, severity, penalty, unedited_penalty (that model's own drop), accuracy, n."""
+    edit = table[table.probe == "edit"]
+    clean = edit[edit["shift"] == "none"][[*MODEL, "accuracy", "unedited"]]
+    clean = clean.rename(columns={"accuracy": "clean", "unedited": "unedited_clean"})
+    rows = edit[edit["shift"] != "none"].merge(clean, on=MODEL, how="inner")
+    rows["penalty"] = rows.accuracy - rows.clean
+    rows["unedited_penalty"] = rows.unedited - rows.unedited_clean
+    return rows[[*MODEL, "shift", "severity", "penalty", "unedited_penalty", "accuracy", "n"]].reset_index(drop=True)
+
+
+def curve(table: pd.DataFrame) -> pd.DataFrame:
+    """One row an edited model and request, in order of request and alpha; from `scores`.
+
+    Columns: MODEL, edit_accuracy, original_accuracy, unedited_edit_accuracy, unedited_original_accuracy, n_edit,
+    n_original, original_gained, original_lost, and means over all corruptions and severities: original_ood_penalty,
+    corrupted_accuracy, unedited_corrupted_accuracy (original task), editing_ood_penalty, unedited_editing_ood_penalty.
+    """
+    clean = table[table["shift"] == "none"]
+    edit = clean[clean.probe == "edit"].rename(
+        columns={"accuracy": "edit_accuracy", "unedited": "unedited_edit_accuracy", "n": "n_edit"}
+    )
+    original = clean[clean.probe == "original"].rename(
+        columns={"accuracy": "original_accuracy", "unedited": "unedited_original_accuracy", "n": "n_original"}
+        | {"gained": "original_gained", "lost": "original_lost"}
+    )
+    names = ["original_accuracy", "unedited_original_accuracy", "n_original", "original_gained", "original_lost"]
+    out = edit[[*MODEL, "edit_accuracy", "unedited_edit_accuracy", "n_edit"]]
+    own = original[~original.request.isin(["", *edit.request])][MODEL] if len(edit) else original[MODEL]
+    out = _join(pd.concat([out, own]) if len(own) else out, original[[*MODEL, *names]])
+    shifted = original_ood_penalty(table)
+    shifted = shifted[shifted.severity > 0].groupby(MODEL, as_index=False)[["penalty", "accuracy", "unedited"]].mean()
+    shifted = shifted.rename(
+        columns={"penalty": "original_ood_penalty", "accuracy": "corrupted_accuracy"}
+        | {"unedited": "unedited_corrupted_accuracy"}
+    )
+    out = _join(out, shifted)
+    drops = editing_ood_penalty(table)
+    drops = drops[drops.severity > 0].groupby(MODEL, as_index=False)[["penalty", "unedited_penalty"]].mean()
+    drops = drops.rename(columns={"penalty": "editing_ood_penalty", "unedited_penalty": "unedited_editing_ood_penalty"})
+    out = out.merge(drops, on=MODEL, how="left")
+    return out.sort_values(["request", "alpha", "step"], kind="stable").reset_index(drop=True)
+
+
+def _join(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of the same model: filed under the request, or under "" where the model was edited for several."""
+    out = left.merge(right, on=MODEL, how="left")
+    shared = right[right.request == ""].drop(columns="request")
+    if len(shared):
+        names = [name for name in shared.columns if name not in MODEL]
+        other = out[["step", "alpha"]].merge(shared, on=["step", "alpha"], how="left")
+        for name in names:
+            out[name] = out[name].where(out[name].notna(), other[name])
+    return out
+
+
+def last(table: pd.DataFrame, by: Sequence[str] = ("request",)) -> pd.DataFrame:
+    """Each request's whole edit: its row at the largest alpha (1), the latest step."""
+    ordered = table.sort_values(["alpha", "step"], kind="stable")
+    return ordered.drop_duplicates(list(by), keep="last").sort_values(list(by), kind="stable").reset_index(drop=True)
+
+
+def mce(errors: Mapping[str, float], baseline: Mapping[str, float] | None = None) -> float:
+    """Mean corruption error as a fraction of the baseline's: mean over its corruptions of error / baseline error.
+
+    `errors`: mean error over the five severities by corruption. The baseline is AlexNet's over the 15, or any other
+    model's, such as the unedited one's. Raises ValueError for a corruption without an error.
+    """
+    base = ALEXNET if baseline is None else baseline
+    missing = [name for name in base if name not in errors]
+    if missing:
+        raise ValueError(f"the mean corruption error needs {', '.join(missing)} as well")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean([np.divide(errors[name], base[name]) for name in base]))
+
+
+def mean_errors(table: pd.DataFrame, column: str = "accuracy") -> dict[str, float]:
+    """Mean error on the original task by corruption, over the severities that were measured."""
+    found = corrupted(table, "original").groupby("shift")[column].mean()
+    return {str(name): 1.0 - float(value) for name, value in found.items()}
+
+
+def all_fifteen(table: pd.DataFrame) -> bool:
+    """Whether the 15 corruptions were measured at all five severities, as the mean corruption error asks."""
+    found = corrupted(table, "original").groupby("shift").severity.agg(set)
+    return all(name in found.index and found[name] >= set(SEVERITIES) for name in ALEXNET)
+
+
+def at_edit_accuracy(along: pd.DataFrame, level: float) -> dict[str, float] | None:
+    """One request's curve where its edit accuracy first reaches `level` on the way from alpha 0 to 1.
+
+    All numeric columns are interpolated linearly between the two neighbouring alphas. None: never reached. A curve
+    that starts above the level gives its first point.
+    """
+    along = along.sort_values("alpha")
+    reached = np.flatnonzero(along.edit_accuracy.to_numpy() >= level - 1e-12)
+    if not len(reached):
+        return None
+    numbers = along.select_dtypes("number")
+    at = int(reached[0])
+    here = numbers.iloc[at]
+    if at > 0:
+        before = numbers.iloc[at - 1]
+        share = (level - before.edit_accuracy) / (here.edit_accuracy - before.edit_accuracy)
+        here = before + float(share) * (here - before)
+    return {str(name): float(value) for name, value in here.items()}
+
+
+def with_start(along: pd.DataFrame) -> pd.DataFrame:
+    """One request's curve with the unedited model as its point at alpha 0, where that was not measured as such."""
+    if along.empty or (along.alpha <= 1e-9).any():
+        return along
+    first = along.iloc[[0]].assign(alpha=0.0, original_ood_penalty=0.0, original_gained=0.0, original_lost=0.0)
+    for name in ("edit_accuracy", "original_accuracy", "corrupted_accuracy", "editing_ood_penalty"):
+        first[name] = along[f"unedited_{name}"].iloc[0]
+    return pd.concat([first, along], ignore_index=True)
+
+
+def choose_alpha(along: pd.DataFrame, max_drop: float) -> dict[str, float] | None:
+    """Of one request's measured points the one with the largest edit accuracy whose original accuracy fell by no more
+    than `max_drop`; of equals the smallest alpha. None when there is none.
+
+    Choosing flatters the split it is done on: give the curve of a held-out split where there is one.
+    """
+    fits = along[along.unedited_original_accuracy - along.original_accuracy <= max_drop + 1e-12]
+    fits = fits[fits.edit_accuracy.notna()].sort_values(["edit_accuracy", "alpha"], ascending=[False, True])
+    if fits.empty:
+        return None
+    return {str(name): float(value) for name, value in fits.select_dtypes("number").iloc[0].items()}
+
+
+def pareto_front(points: np.ndarray) -> np.ndarray:
+    """Which points [n, d] no other point beats: at least as good everywhere and better somewhere (larger is better)."""
+    points = np.asarray(points, dtype=float)
+    known = np.isfinite(points).all(axis=1)
+    front = known.copy()
+    for i in np.flatnonzero(known):
+        others = points[known]
+        front[i] = not ((others >= points[i]).all(axis=1) & (others > points[i]).any(axis=1)).any()
+    return front
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many of the evaluation images were trained on, and which share of all that is."""
+
+    count: int
+    share: float
+
+
+def overlap(train_ids: Sequence[str], eval_ids: Sequence[str]) -> Overlap:
+    """The leak audit: evaluation images that the edit was made from (the paper's own leak is .215 % on average)."""
+    train = set(train_ids)
+    count = sum(name in train for name in eval_ids)
+    return Overlap(count, count / len(eval_ids) if len(eval_ids) else 0.0)
+
+
+# -- paired statistics on single images --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What became of single images between two models: wrong to right, right to wrong, and those that stayed."""
+
+    gained: int
+    lost: int
+    kept_right: int
+    kept_wrong: int
+
+
+def flips(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> Flips:
+    """Counts over the same images under two models, in the same order."""
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    gained, lost = ~first & second, first & ~second
+    return Flips(int(gained.sum()), int(lost.sum()), int((first & second).sum()), int((~first & ~second).sum()))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p that images flip either way equally often (McNemar's test); 1 where none flipped."""
+    from scipy.stats import binomtest  # heavy to import, and rarely needed
+
+    total = int(gained) + int(lost)
+    return 1.0 if total == 0 else float(binomtest(int(gained), total, 0.5).pvalue)
+
+
+def paired_bootstrap(
+    before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray, n: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference in accuracy between two models on the same images, and its 95 % percentile interval."""
+    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    # Resampled images can only be gained, lost or unchanged, so counts of the three say it all.
+    counts = np.array([(difference == one).sum() for one in (1, -1, 0)])
+    if counts.sum() == 0:
+        return float("nan"), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=n)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+def bootstrap_mean(values: Sequence[float] | np.ndarray, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over units (such as seed and pair) and its 95 % percentile interval; one unit has no interval (NaN)."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < 2:
+        return (float(known[0]) if len(known) else float("nan")), float("nan"), float("nan")
+    rows = np.random.default_rng(seed).integers(0, len(known), size=(n, len(known)))
+    low, high = np.percentile(known[rows].mean(axis=1), [2.5, 97.5])
+    return float(known.mean()), float(low), float(high)
+
+
+def clopper_pearson(right: float | int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of an accuracy of `right` out of n images."""
+    from scipy.special import betaincinv
+
+    rest = (1 - level) / 2
+    low = 0.0 if right <= 0 else float(betaincinv(right, n - right + 1, rest))
+    high = 1.0 if right >= n else float(betaincinv(right + 1, n - right, 1 - rest))
+    return low, high
+
+
+@dataclass(frozen=True)
+class Violation:
+    """The largest step the wrong way along alpha: its size, from where to where, and whether it is more than noise."""
+
+    size: float
+    start: float
+    stop: float
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether it exceeds sampling noise at 5 %; p allows for having looked at all pairs of alphas."""
+        return self.p < 0.05
+
+
+def monotone(
+    alphas: Sequence[float] | np.ndarray,
+    accuracies: Sequence[float] | np.ndarray,
+    rising: bool,
+    n: int = 0,
+    correct: np.ndarray | None = None,
+) -> Violation:
+    """Monotone linear interpolation: edit accuracy never falls along alpha (`rising`), original accuracy never rises.
+
+    The noise is judged on the same images (`correct`: bool [alphas, images], McNemar's exact test), else from n alone
+    as if the two accuracies were independent, which calls fewer violations real. Either way times the number of pairs.
+    """
+    order = np.argsort(np.asarray(alphas, dtype=float), kind="stable")
+    alpha = np.asarray(alphas, dtype=float)[order]
+    value = np.asarray(accuracies, dtype=float)[order] * (1 if rising else -1)
+    fall = np.triu(value[:, None] - value[None, :], k=1)
+    fall = np.where(np.isfinite(fall), fall, 0.0)
+    pairs = len(alpha) * (len(alpha) - 1) // 2
+    if not pairs or fall.max() <= 0:
+        return Violation(0.0, float("nan"), float("nan"), 1.0)
+    i, j = np.unravel_index(int(fall.argmax()), fall.shape)
+    if correct is not None:
+        rows = np.asarray(correct, dtype=bool)[order]
+        found = flips(rows[i], rows[j])
+        p = mcnemar(found.gained, found.lost)
+    elif n > 0:
+        from scipy.special import ndtr
+
+        first, second = abs(value[i]), abs(value[j])
+        spread = np.sqrt(max((first * (1 - first) + second * (1 - second)) / n, 1.0 / n**2))
+        p = float(2 * ndtr(-fall[i, j] / spread))
+    else:
+        p = float("nan")
+    return Violation(float(fall[i, j]), float(alpha[i]), float(alpha[j]), min(1.0, p * pairs))
+
+
+# -- effective robustness ----------------------------------------------------------------------------------------------
+
+
+def logit(accuracy: np.ndarray | float, n: np.ndarray | int | None = None) -> np.ndarray:
+    """log(a / (1 - a)); 0 and 1 stand half an image away from the edge (of n images, else of 1000)."""
+    half = 0.5 / np.asarray(1000 if n is None else n, dtype=float)
+    inside = np.clip(np.asarray(accuracy, dtype=float), half, 1 - half)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def expit(value: np.ndarray | float) -> np.ndarray:
+    """The inverse of `logit`."""
+    return np.asarray(1 / (1 + np.exp(-np.asarray(value, dtype=float))))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """logit(shifted accuracy) = intercept + slope * logit(clean accuracy), over n standard models."""
+
+    slope: float
+    intercept: float
+    n: int
+
+    def __call__(self, clean: np.ndarray | float) -> np.ndarray:
+        """The accuracy under the shift that a standard model of this clean accuracy has."""
+        return expit(self.intercept + self.slope * logit(clean))
+
+
+def fit_reference(clean: Sequence[float] | np.ndarray, shifted: Sequence[float] | np.ndarray) -> Fit:
+    """Least squares in logits (Taori et al. 2020). Raises ValueError for fewer than two different clean accuracies."""
+    x, y = logit(np.asarray(clean)), logit(np.asarray(shifted))
+    if len(np.unique(x)) < 2:
+        raise ValueError("a fit needs reference models of at least two different clean accuracies")
+    slope, intercept = np.polyfit(x, y, 1)
+    return Fit(float(slope), float(intercept), len(x))
+
+
+def effective_robustness(clean: np.ndarray | float, shifted: np.ndarray | float, fit: Fit) -> np.ndarray:
+    """rho: accuracy under the shift beyond what the clean accuracy lets expect."""
+    return np.asarray(np.asarray(shifted, dtype=float) - fit(clean))
+
+
+def fit_band(
+    clean: Sequence[float] | np.ndarray,
+    shifted: Sequence[float] | np.ndarray,
+    at: Sequence[float] | np.ndarray,
+    n: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile band of the fit at clean accuracies `at`, from resampling the reference models."""
+    x, y, where = logit(np.asarray(clean)), logit(np.asarray(shifted)), logit(np.asarray(at))
+    rows = np.random.default_rng(seed).integers(0, len(x), size=(n, len(x)))
+    xs, ys = x[rows], y[rows]
+    dx = xs - xs.mean(axis=1, keepdims=True)
+    spread = (dx**2).sum(axis=1)
+    fits = spread > 1e-12  # a sample of one model over and over has no line
+    slope = (dx * ys).sum(axis=1)[fits] / spread[fits]
+    lines = ys.mean(axis=1)[fits, None] + slope[:, None] * (where[None, :] - xs.mean(axis=1)[fits, None])
+    low, high = np.percentile(lines, [2.5, 97.5], axis=0)
+    return expit(low), expit(high)
