@@ -28,7 +28,8 @@ GROUPS = ("model", "task", "editor", "layer", "corruption", "trajectory", "track
 #: Options that name files: a run's id depends on what they hold, not on where they lie.
 FILES = (
     *("path", "corpus_path", "held_out_path", "mom2", "mom2_dataset", "context_templates"),
-    *("original", "originals", "snow", "pairs", "textures", "stylised", "styles", "segmentations", "classes"),
+    *("original", "originals", "moments", "snow", "pairs", "textures", "stylised", "styles", "segmentations"),
+    *("annotations", "classes"),
 )
 #: Options that say how or where a run is done, not what it is.
 ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment")
@@ -215,6 +216,21 @@ def _check_kinds(values: dict[str, Any]) -> None:
             )
 
 
+def company(group: str, name: str) -> list[str]:
+    """Overrides beside which a choice makes a whole: an image editor needs a classifier, and so on; [] for the rest."""
+    images = ["model=scene-cnn", "task=scene-world", "editor=local-ft"]
+    if group == "preset":
+        name = next((m for m in sorted(choices("model"), key=len, reverse=True) if name.endswith(f"-{m}")), name)
+        group = "model"
+    if group == "corruption":
+        wanted = name != "none"
+    else:
+        wanted = group in ("model", "task", "editor") and (
+            kind_of({"_target_": _target_name(group, name)}, group) == "images"
+        )
+    return [o for o in images if not o.startswith(f"{group}=")] if wanted else []
+
+
 def kind_of(node: dict[str, Any], path: str) -> str:
     """What a part's questions are made of: text or images."""
     return str(getattr(target_of(node, path), "asks", "text"))
@@ -356,9 +372,8 @@ def _by_content(node: Any, key: str = "") -> Any:
     from edit_robust.core.files import content_digest
 
     if isinstance(node, dict):
-        return {
-            k: _by_content(v, k) for k, v in node.items() if k not in ("cache_gb", "cache_dir", "workers", "store_gb")
-        }
+        aside = ("cache_gb", "cache_dir", "workers", "store_gb")
+        return {k: _by_content(v, "path" if key == "natural" else k) for k, v in node.items() if k not in aside}
     if key in FILES and isinstance(node, str):
         if node.startswith("builtin:"):
             from edit_robust.assets import asset_dir

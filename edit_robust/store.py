@@ -355,7 +355,7 @@ class RunStore:
 
     def _keep_weights(self, model: Editable, step: int, edit: Edit) -> None:
         _append(self.path / "state" / "edits.jsonl", _line({"step": step, "info": edit.info}))
-        about = {"step": step, "base": model.base, "position": model.position, "norms": _norms(edit.delta)}
+        about = {"step": step, "base": model.base, "position": model.position, "norms": edit.delta.norms()}
         tensors = {name: model.param(name).detach().cpu().contiguous() for name in edit.delta.terms}
         with atomic_path(self.path / "state" / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata={"edit-robust": json.dumps(about)})
@@ -399,10 +399,6 @@ def _put_weights(path: Path, model: Editable, about: Mapping[str, Any]) -> None:
 
 def _factored(delta: Delta) -> bool:
     return all(isinstance(t, LowRank) for t in delta.terms.values())
-
-
-def _norms(delta: Delta) -> dict[str, float]:
-    return {name: term.norm() for name, term in delta.terms.items()}
 
 
 def _lock(path: Path) -> FileLock:

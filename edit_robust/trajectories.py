@@ -73,7 +73,7 @@ class Trajectory(Protocol):
 def _terms(delta: Delta) -> dict[str, float]:
     """Frobenius norm of the change of each parameter; kept ones where the change itself was not kept."""
     kept = delta.info.get("norms")
-    return dict(kept) if kept else {name: term.norm() for name, term in delta.terms.items()}
+    return dict(kept) if kept else delta.norms()
 
 
 def _given(delta: Delta) -> Callable[[], Delta]:

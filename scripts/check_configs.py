@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from edit_robust.config import GROUPS, check, choices, compose, expand
+from edit_robust.config import GROUPS, check, choices, company, compose, expand
 from edit_robust.core.errors import UserError
 
 #: What some choices need to be complete.
-NEEDS = {"model=hf": ["model.path=folder"], "task=facts": ["task.path=facts.csv"]}
+NEEDS = {
+    "model=hf": ["model.path=folder"],
+    "model=timm": ["model.name=resnet18"],
+    "model=torchvision": ["model.name=resnet18"],
+    "task=facts": ["task.path=facts.csv"],
+    "task=pairs": ["task.path=pairs.csv", "task.original=images"],
+    "task=vehicles-on-snow": ["task.snow=snow", "task.original=images"],
+    "task=concept-style": ["task.original=images", "task.segmentations=segmentations", "task.styles=styles"],
+}
 
 
 def jobs() -> list[list[str]]:
@@ -19,9 +27,11 @@ def jobs() -> list[list[str]]:
             if group == "preset":
                 editors = sorted(choices("editor"), key=len, reverse=True)
                 editor = next((e for e in editors if name.startswith(f"{e}-")), "")
-                found.append([f"editor={editor}", f"model={name.removeprefix(f'{editor}-')}"])
+                model = name.removeprefix(f"{editor}-")
+                task = [o for o in company("preset", name) if o.startswith("task=")]
+                found.append([f"editor={editor}", f"model={model}", *task])
             else:
-                found.append([f"{group}={name}", *NEEDS.get(f"{group}={name}", [])])
+                found.append([f"{group}={name}", *company(group, name), *NEEDS.get(f"{group}={name}", [])])
             if group == "experiment":
                 cfg = compose([f"experiment={name}"], with_hydra=True)
                 swept = [f"{k}={v}" for k, v in (cfg.hydra.sweeper.params or {}).items()]

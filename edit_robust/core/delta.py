@@ -126,6 +126,10 @@ class Delta:
         """Frobenius norm over all changed parameters."""
         return sum(t.norm() ** 2 for t in self.terms.values()) ** 0.5
 
+    def norms(self) -> dict[str, float]:
+        """Frobenius norm of the change of each parameter."""
+        return {name: term.norm() for name, term in self.terms.items()}
+
     def truncate(self, r: int) -> Delta:
         return Delta({k: t.truncate(r) for k, t in self.terms.items()}, self.base, self.info)
 

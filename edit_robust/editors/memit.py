@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
 from edit_robust.editors.moments import Inverse, second_moments
-from edit_robust.editors.values import optimise_values, subject_rows
+from edit_robust.editors.values import optimise_values, subject_rows, value_options
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -59,25 +58,18 @@ class Memit:
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:
-        check_numbers(
-            {
-                "v_lr": v_lr,
-                "v_num_grad_steps": v_num_grad_steps,
-                "clamp_norm_factor": clamp_norm_factor,
-                "mom2_n_samples": mom2_n_samples,
-                "value_batch": value_batch,
-            },
-            {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor, "mom2_update_weight": mom2_update_weight},
+        self.optimisation = value_options(
+            v_lr,
+            v_num_grad_steps,
+            v_weight_decay,
+            clamp_norm_factor,
+            kl_factor,
+            fast,
+            mom2_n_samples=mom2_n_samples,
+            value_batch=value_batch,
         )
+        check_numbers({}, {"mom2_update_weight": mom2_update_weight})
         self.name, self.layers = name, layers
-        self.optimisation: dict[str, Any] = {
-            "lr": v_lr,
-            "steps": v_num_grad_steps,
-            "weight_decay": v_weight_decay,
-            "clamp": clamp_norm_factor,
-            "kl_factor": kl_factor,
-            "plain": None if fast is None else not fast,
-        }
         self.mom2, self.mom2_dataset, self.mom2_n_samples = mom2, mom2_dataset, mom2_n_samples
         self.mom2_update_weight, self.context_templates = mom2_update_weight, context_templates
         self.value_batch = value_batch

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from edit_robust.core import Delta, LowRank, Request, UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, check_numbers, refusal, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
 from edit_robust.editors.contexts import ROME_RECIPE, context_templates, flatten
 from edit_robust.editors.moments import Inverse, second_moments
-from edit_robust.editors.values import Values, optimise_values
+from edit_robust.editors.values import Values, optimise_values, value_options
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -62,25 +62,17 @@ class Rome:
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:
-        check_numbers(
-            {
-                "v_lr": v_lr,
-                "v_num_grad_steps": v_num_grad_steps,
-                "clamp_norm_factor": clamp_norm_factor,
-                "mom2_n_samples": mom2_n_samples,
-                "value_batch": value_batch,
-            },
-            {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor},
+        self.optimisation = value_options(
+            v_lr,
+            v_num_grad_steps,
+            v_weight_decay,
+            clamp_norm_factor,
+            kl_factor,
+            fast,
+            mom2_n_samples=mom2_n_samples,
+            value_batch=value_batch,
         )
         self.name, self.layers, self.keys = name, layers, keys
-        self.optimisation: dict[str, Any] = {
-            "lr": v_lr,
-            "steps": v_num_grad_steps,
-            "weight_decay": v_weight_decay,
-            "clamp": clamp_norm_factor,
-            "kl_factor": kl_factor,
-            "plain": None if fast is None else not fast,
-        }
         self.mom2, self.mom2_dataset, self.mom2_n_samples = mom2, mom2_dataset, mom2_n_samples
         self.mom2_adjustment, self.context_templates = mom2_adjustment, context_templates
         self.min_key_ratio, self.value_batch = min_key_ratio, value_batch

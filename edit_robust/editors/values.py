@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,54 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Request, UserError
-from edit_robust.editors.base import continuation
+from edit_robust.editors.base import check_numbers, continuation
 
 if TYPE_CHECKING:
     from edit_robust.models.causal_lm import CausalLM
 
 STOP = 5e-2
+
+
+class Options(TypedDict):
+    """Of `optimise_values`, in its own names."""
+
+    lr: float
+    steps: int
+    weight_decay: float
+    clamp: float
+    kl_factor: float
+    plain: bool | None
+
+
+def value_options(
+    v_lr: float,
+    v_num_grad_steps: int,
+    v_weight_decay: float,
+    clamp_norm_factor: float,
+    kl_factor: float,
+    fast: bool | None,
+    **counts: float,
+) -> Options:
+    """An editor's options as `optimise_values` takes them. UserError for what cannot be; `counts` must be above 0."""
+    check_numbers(
+        {
+            "v_lr": v_lr,
+            "v_num_grad_steps": v_num_grad_steps,
+            "clamp_norm_factor": clamp_norm_factor,
+            **counts,
+        },
+        {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor},
+    )
+    return {
+        "lr": v_lr,
+        "steps": v_num_grad_steps,
+        "weight_decay": v_weight_decay,
+        "clamp": clamp_norm_factor,
+        "kl_factor": kl_factor,
+        "plain": None if fast is None else not fast,
+    }
+
+
 KL_PROMPT = "{} is a"
 
 
@@ -85,10 +127,8 @@ def _rows(model: CausalLM, requests: Sequence[Request], templates: Sequence[str]
     text = model.text
     prompts, ends = _texts(requests, templates)
     targets = [continuation(r) for r in requests for _ in templates]
-    full = [p + t for p, t in zip(prompts, targets, strict=True)]
     rows = _Rows([], [], [], [], [], [], [])
-    pairs = text.pairs(list(zip(prompts, targets, strict=True)))
-    for i, ((ids, n), (_, spans)) in enumerate(zip(pairs, text.spans(full), strict=True)):
+    for i, (ids, n, spans) in enumerate(text.joined(list(zip(prompts, targets, strict=True)))):
         rows.tokens.append(ids[:-1])
         rows.positions.append(text.last_of(spans, ends[i]))
         rows.owner.append(i // len(templates))

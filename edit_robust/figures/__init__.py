@@ -6,13 +6,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from edit_robust.figures import distance, edits, forgetting, interpolation, retention, scaling, style, sweep
+from edit_robust.figures import (
+    corruptions,
+    distance,
+    edit_accuracy,
+    editing_penalty,
+    edits,
+    effective,
+    forgetting,
+    interpolation,
+    layer_map,
+    original_penalty,
+    retention,
+    scaling,
+    style,
+    sweep,
+    tradeoff,
+    triple,
+)
 from edit_robust.figures.frame import RunData
 
-ALL: tuple[ModuleType, ...] = (scaling, retention, forgetting, distance, edits, interpolation, sweep)
+LANGUAGE: tuple[ModuleType, ...] = (scaling, retention, forgetting, distance, edits, interpolation, sweep)
+IMAGES: tuple[ModuleType, ...] = (
+    *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
+)
+ALL: tuple[ModuleType, ...] = (*LANGUAGE, *IMAGES)
 FORMATS = ("png", "pdf", "svg")
 
-__all__ = ["ALL", "FORMATS", "RunData", "by_name", "draw_all"]
+__all__ = ["ALL", "FORMATS", "IMAGES", "LANGUAGE", "RunData", "by_name", "draw_all", "suited"]
+
+
+def suited(module: ModuleType, runs: Sequence[RunData]) -> list[RunData]:
+    """The runs that a figure is about: those on images, or those on language."""
+    return [run for run in runs if run.is_image == (module in IMAGES)]
 
 
 def by_name(name: str) -> ModuleType:
@@ -42,11 +68,12 @@ def draw_all(
             from edit_robust.core.errors import UserError, nearest
 
             raise UserError(f'figures cannot be written as "{kind}": {nearest(kind, FORMATS, "formats")}')
-    wanted = [module for module in ALL if module.applies(runs)] if names is None else [by_name(n) for n in names]
+    wanted = [module for module in ALL if module.applies(suited(module, runs))]
+    wanted = wanted if names is None else [by_name(name) for name in names]
     out_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for module in wanted:
-        figure = module.draw(runs)
+        figure = module.draw(suited(module, runs))
         written += style.save(figure, out_dir / module.NAME, formats)
         figure.clear()
     return written

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from edit_robust.metrics import images
+
 COLUMNS = (
     *("run", "step", "alpha", "n_edits", "scope", "probe", "shift", "severity", "layer", "metric", "value", "n"),
+    "request",
 )
 #: The three probes of a language edit: name in the records, abbreviation of its success rate, what it asks.
 PROBES = (
@@ -34,12 +37,40 @@ class RunData:
     path: Path | None = None
 
     @cached_property
+    def tidy(self) -> pd.DataFrame:
+        """The records with every column; `request` is "" in files older than it. Empty where columns are missing."""
+        if self.records is None or self.records.empty:
+            return pd.DataFrame(columns=list(COLUMNS))
+        found = self.records if "request" in self.records else self.records.assign(request="")
+        if not set(COLUMNS) <= set(found.columns):
+            return pd.DataFrame(columns=list(COLUMNS))
+        return found.assign(request=found["request"].fillna("").astype(str)).reset_index(drop=True)
+
+    @cached_property
+    def is_image(self) -> bool:
+        """Whether an image classifier was edited: only there do measured numbers stand under a request."""
+        return bool(((self.tidy["request"] != "") & (self.tidy["probe"] == "edit")).any())
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Accuracies of an image run beside the unedited model's, see `metrics.images.scores`."""
+        return images.scores(self.tidy)
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """A row an edited model of an image run, see `metrics.images.curve`."""
+        return images.curve(self.scores)
+
+    @cached_property
     def blocks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """The unshifted records by scope, probe and metric, so that a figure need not search through all of them."""
-        if self.records is None or self.records.empty or not set(COLUMNS) <= set(self.records.columns):
+        """The unshifted records by scope, probe and metric, so that a figure need not search through all of them.
+
+        Empty for image runs: the figures that ask here are about language.
+        """
+        if self.tidy.empty or self.is_image:
             return {}
-        shift = self.records["shift"]
-        kept = self.records[shift.isin(["none", ""]) | shift.isna()].reset_index(drop=True)
+        shift = self.tidy["shift"]
+        kept = self.tidy[shift.isin(["none", ""]) | shift.isna()].reset_index(drop=True)
         kept = kept.assign(**{name: kept[name].fillna("").astype(str) for name in ("probe", "layer")})
         return {
             (str(scope), str(probe), str(metric)): block

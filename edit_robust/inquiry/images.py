@@ -248,13 +248,16 @@ def judge(logits: torch.Tensor, target: torch.Tensor, classes: tuple[int, ...] |
 
 
 def leaks(requests: Sequence[Any], sets: Sequence[ImageSet]) -> Mapping[str, tuple[int, int]]:
-    """Per request: how many evaluation images (of how many) an edit was trained on, in whatever guise."""
+    """Per request: how many evaluation images (of how many) an edit was trained on, in whatever guise.
+
+    What stands before an @ in an image's name is the picture, what comes after it is its style.
+    """
     found = {}
     for r in requests:
-        trained = set(r.x.ids)
         some = r.extra.get("search")
-        trained |= set(some.ids) if isinstance(some, Triples) else set()
-        asked = [i for x in sets if x.request in ("", r.id) for i in x.ids]
+        used = [*r.x.ids, *(some.ids if isinstance(some, Triples) else ())]
+        trained = {i.partition("@")[0] for i in used}
+        asked = [i.partition("@")[0] for x in sets if x.request in ("", r.id) for i in x.ids]
         found[r.id] = (sum(i in trained for i in asked), len(asked))
     return found
 

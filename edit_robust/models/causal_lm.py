@@ -127,12 +127,13 @@ class CausalLM(Editable):
 
     @contextmanager
     def recording(self) -> Iterator[list[Call]]:
-        """Collect how each block is called during a forward pass inside the block."""
+        """Collect how each block is called during a forward pass inside the block; hidden states are left out."""
         calls: list[Call] = []
-        hooks = [
-            b.register_forward_pre_hook(lambda m, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
-            for b in self.anatomy.blocks
-        ]
+
+        def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls.append((("hidden", *args[1:]), {k: v for k, v in kwargs.items() if k != "hidden_states"}))
+
+        hooks = [b.register_forward_pre_hook(keep, with_kwargs=True) for b in self.anatomy.blocks]
         try:
             yield calls
         finally:
@@ -145,7 +146,7 @@ class CausalLM(Editable):
             ids = torch.zeros(1, width, dtype=torch.long, device=self.input_device)
             with torch.no_grad(), self.recording() as calls:
                 self.hidden(ids)
-            self._calls[width] = [(("hidden", *a[1:]), without_hidden(k)) for a, k in calls]
+            self._calls[width] = calls
         return self._calls[width]
 
     def replay(self, hidden: Float[Tensor, "b t d"], calls: Sequence[Call], start: int) -> Float[Tensor, "b t d"]:
@@ -365,10 +366,6 @@ class CausalLM(Editable):
 
 class _Enough(Exception):
     """Everything asked for has been seen; the rest of the forward pass is not needed."""
-
-
-def without_hidden(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if k != "hidden_states"}
 
 
 def load_pretrained(

@@ -152,7 +152,7 @@ class TailSite:
         finally:
             for h in hooks:
                 h.remove()
-        self.calls = [(("hidden", *a[1:]), {k: v for k, v in kw.items() if k != "hidden_states"}) for a, kw in calls]
+        self.calls = calls
         self.stream = seen["stream"]
         self.keys = seen["key"].float()
         self.out = (seen["mlp"] if where == "mlp" else self.stream[:, 0]).float()

@@ -47,7 +47,11 @@ class Encoder:
         return result
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """Tokens of prompt + continuation, and how many of them belong to the prompt.
+        """Tokens of prompt + continuation, and how many of them belong to the prompt, see `joined`."""
+        return [(ids, n) for ids, n, _ in self.joined(pairs)]
+
+    def joined(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int, list[Span]]]:
+        """Tokens of prompt + continuation, how many of them belong to the prompt, and the characters each covers.
 
         The two are tokenised together, as the model would read them; a token that straddles the boundary counts
         as the continuation's. Raises UserError for a continuation without a token.
@@ -57,7 +61,7 @@ class Encoder:
             n = next((i for i, (_, end) in enumerate(spans) if end > len(prompt)), len(ids))
             if n == len(ids):
                 raise UserError(f"the target {continuation.strip()!r} has no token after {prompt[-60:]!r}")
-            result.append((ids, n))
+            result.append((ids, n, spans))
         return result
 
     def last_of(self, spans: Sequence[Span], end: int) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from edit_robust.figures import ALL, style
+from edit_robust.figures import ALL, style, suited
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import APART, Group, flatten, groups
+from edit_robust.report import claims, images
 from edit_robust.report.numbers import amount, finite, grid, number, percent, score, uses_accuracy
 from edit_robust.report.sentence import verdict
 
@@ -39,8 +40,11 @@ def write_report(runs: Sequence[RunData], out: Path) -> Path:
         runs=sections,
         unfolded=len(runs) <= OPEN,
         overview=overview(runs, labels) if len(runs) > 1 else None,
-        figures=[inline(module, runs) for module in ALL if module.applies(runs)],
+        figures=[inline(module, those) for module in ALL if module.applies(those := suited(module, runs))],
         accuracy=any(uses_accuracy(run.summary) for run in runs),
+        language=not runs or not all(images.is_image(run.summary) or run.is_image for run in runs),
+        glossary=images.GLOSSARY if any(images.is_image(run.summary) for run in runs) else (),
+        claims=claims.shown(runs),
     )
     path.write_text(page, encoding="utf-8")
     return path
@@ -81,6 +85,8 @@ def status_of(run: RunData) -> dict[str, str]:
         found = loaded if isinstance(loaded, Mapping) else {}
     state = found.get("state") or found.get("status") or ("complete" if run.summary else "unfinished")
     shown = {"state": str(state)}
+    if data := images.sources(run):
+        shown["data"] = data
     error = found.get("error") or found.get("traceback")
     if error:
         shown["error"] = str(error).strip().splitlines()[-1]
@@ -99,7 +105,7 @@ def section(run: RunData, label: str) -> dict[str, Any]:
         "id": run.run_id,
         "label": label,
         "verdict": verdict(run.summary, run.config),
-        "grid": grid(run.summary, both=True),
+        "grid": images.grid(run.summary) if images.is_image(run.summary) else grid(run.summary, both=True),
         "status": status_of(run),
         "config": outline({key: value for key, value in run.config.items() if key not in APART}),
     }
@@ -107,7 +113,8 @@ def section(run: RunData, label: str) -> dict[str, Any]:
 
 def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, Any]:
     """One line a run; columns that no run has are left out."""
-    accuracy = all(uses_accuracy(run.summary) for run in runs)
+    language = [run for run in runs if not images.is_image(run.summary)]
+    accuracy = all(uses_accuracy(run.summary) for run in language)
     scores = ("ES_acc", "PS_acc", "NS_acc") if accuracy else ("S", "ES", "PS", "NS")
     lines = []
     for run in runs:
@@ -121,8 +128,12 @@ def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, An
             amount(number(own, "perplexity")),
             amount(number(own, "drift")),
         ]
+        rates = [finite(own, name) for name, _ in images.RATES]
+        cells += ["" if value is None else images.share(value) for value in rates]
+        cells += [images.penalty(finite(own, name)) for name, _ in images.PENALTIES]
         lines.append((labels[run.run_id], run.run_id, cells))
     titles = [*(name.replace("_acc", " tokens") for name in scores), "forgotten", "perplexity", "drift"]
+    titles += ["images of the edit", "original task", "eq. 1", "eq. 2"]
     kept = [place for place in range(len(titles)) if any(cells[place] for _, _, cells in lines)]
     return {
         "columns": [titles[place] for place in kept],

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edit_robust.figures.frame import setting
+from edit_robust.report import images
 from edit_robust.report.numbers import amount, finite, number, uses_accuracy
 
 #: Perplexity this many times the unedited model's counts as a collapse; below `STEADY` it counts as unchanged.
@@ -16,6 +17,8 @@ STEADY = 1.01
 
 def verdict(summary: dict[str, Any], config: dict[str, Any]) -> str:
     """What the edits did, whom else they touched, and how the model stood at the end; only of what was measured."""
+    if images.is_image(summary):
+        return images.verdict(summary)
     accuracy = uses_accuracy(summary)
     parts = [took_tokens(summary) if accuracy else took(summary, config)]
     parts.append(rewordings(summary, accuracy))
