@@ -159,11 +159,18 @@ def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
     table = Table(box=None, pad_edge=False)
     for column in ("run", "status", "edits"):
         table.add_column(column, no_wrap=column != "run", overflow="fold")
-    for column in ("ES", "PS", "NS", "S", "forgotten %"):
+    runs = list_runs(outputs)
+    columns = {"ES": ("ES", 1), "PS": ("PS", 1), "NS": ("NS", 1), "S": ("S", 1), "forgotten %": ("forgotten_pct", 1)}
+    if any("edit_accuracy" in r.summary for r in runs):
+        columns |= {"edit %": ("edit_accuracy", 100), "original %": ("original_accuracy", 100)}
+        columns |= {"eq. 1": ("original_ood_penalty", 100), "eq. 2": ("editing_ood_penalty", 100)}
+        columns = {k: v for k, v in columns.items() if any(v[0] in r.summary for r in runs)}
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for r in list_runs(outputs):
+    for r in runs:
         s, status = r.summary, r.status
-        numbers = [s.get(k) for k in ("ES", "PS", "NS", "S", "forgotten_pct")]
+        found = [(s.get(key), unit) for key, unit in columns.values()]
+        numbers = [None if v is None else v * unit for v, unit in found]
         table.add_row(
             r.id,
             str(status.get("status", "?")),

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edit_robust.models.scene_nets import build
@@ -37,6 +37,7 @@ from edit_robust.tasks.worlds import scene_world as world
 
 ASSETS = Path(__file__).parents[1] / "edit_robust" / "assets"
 MEAN, STD = (0.45, 0.46, 0.45), (0.22, 0.21, 0.22)
+BATCH = 64
 N_TEST, N_CORRUPTED, N_FILTERED = 2000, 320, 400
 DRAWN_SHARE = 0.03  # drawings among the training images: enough for the shift to be hard, not hopeless
 
@@ -48,6 +49,7 @@ NETS: dict[str, dict[str, Any]] = {
         "kwargs": {"cfg": [24, "M", 40, 40, "M", 64, 64, 64, "M", 112, 112, 112, 112]},
         "steps": 1000,
         "rate": 3e-3,
+        "finish": (500, 2e-3),
     },
     "scene-resnet": {
         "architecture": RESNET,
@@ -57,16 +59,19 @@ NETS: dict[str, dict[str, Any]] = {
         },
         "steps": 1200,
         "rate": 3e-3,
+        "finish": (900, 2.5e-3),
     },
     "scene-vit": {
         "architecture": VIT,
         "kwargs": {
-            "img_size": 48, "patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 4, "mlp_ratio": 3.0,
+            "img_size": 48, "patch_size": 1, "embed_dim": 96, "depth": 6, "num_heads": 4, "mlp_ratio": 3.0,
             "class_token": False, "global_pool": "avg",
+            "stem_channels": [16, 32, 48, 64, 96], "stem_strides": [1, 2, 2, 1, 2],
         },
-        "steps": 6000,
-        "rate": 1e-3,
+        "steps": 1000,
+        "rate": 2e-3,
         "teacher": "scene-cnn",
+        "finish": (700, 1.2e-3),
     },
 }  # fmt: skip
 
@@ -139,48 +144,69 @@ def accuracy(net: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64
     return float((logits(net, images).argmax(1).numpy() == labels).mean())
 
 
-def imitation(teacher: Any, guess: nn.Linear, x: Tensor, tokens: Tensor, out: Tensor) -> Tensor:
-    """How far a transformer [n, 36, d] is from the teacher: its answers, and its features at the same 6 x 6 places.
+def weather(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Random noise, blur, contrast and brightness on normalised images [n, 3, h, w]; about a third stay as they are."""
+    n = len(x)
 
-    The features tell every token what it sees. From answers alone a transformer of this size learns many times slower.
+    def some(share: float, low: float, high: float, otherwise: float) -> Tensor:
+        value = low + (high - low) * torch.rand(n, generator=rng)
+        return torch.where(torch.rand(n, generator=rng) < share, value, otherwise)[:, None, None, None]
+
+    level = x.mean((1, 2, 3), keepdim=True)
+    x = (x - level) * some(0.4, 0.25, 1.3, 1.0) + level + some(0.4, -1.3, 1.6, 0.0)
+    blurred = F.avg_pool2d(F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 3, 1), 3, 1)
+    x = torch.lerp(x, blurred, some(0.3, 0.4, 1.0, 0.0))
+    return x + torch.randn(x.shape, generator=rng) * some(0.4, 0.1, 1.5, 0.0)
+
+
+def imitation(teacher: Any, guess: nn.Linear, x: Tensor, features: Tensor, out: Tensor) -> Tensor:
+    """How far a student is from its teacher: in its answers [n, classes] and, where it has features for the same
+    6 x 6 places ([n, 36, d]), in these.
+
+    The features tell every place what it shows. From labels alone a small transformer learns many times slower.
     """
     with torch.no_grad():
         seen = teacher.forward_features(x)
         soft = teacher.forward_head(seen).div(2).softmax(1)
         wanted = seen.flatten(2).transpose(1, 2)
         wanted = wanted / wanted.std((0, 1), keepdim=True).clamp(min=1e-3)
-    answers = F.kl_div(out.div(2).log_softmax(1), soft, reduction="batchmean")
-    return 2 * answers + F.mse_loss(guess(tokens), wanted)
+    answers = 2 * F.kl_div(out.div(2).log_softmax(1), soft, reduction="batchmean")
+    return answers + F.mse_loss(guess(features), wanted) if features.ndim == 3 else answers
 
 
 def train(
     config: Mapping[str, Any], images: Tensor, labels: Tensor, centre: Tensor, steps: int, rate: float, seed: int,
-    batch: int = 64, decay: float = 0.05, teacher: nn.Module | None = None, checkpoint: Path | None = None,
+    decay: float = 0.05, teacher: nn.Module | None = None, start: nn.Module | None = None,
     keep: Sequence[int] = (), kept: dict[int, nn.Module] | None = None,
 ) -> nn.Module:  # fmt: skip
-    """AdamW, a linear warm-up, a cosine to zero; with a teacher most of the loss is to answer and see as it does."""
+    """AdamW, a linear warm-up, a cosine to zero; with a teacher most of the loss is to answer and see as it does.
+
+    With a network to start from this is the second stage: small enlargements, but bad weather. `kept` receives copies
+    of the network after the steps in `keep`.
+    """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
-    net: Any = build(config).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    guess = nn.Linear(96, 112)  # from the tokens of the student to the features of the teacher
+    net: Any = build(config) if start is None else start
+    net = net.to(memory_format=torch.channels_last).train()
+    guess = nn.Linear(net.num_features, 112)  # from the student's features to the teacher's
     parameters = list(net.parameters()) + (list(guess.parameters()) if teacher is not None else [])
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))
-    order, start, seen = torch.randperm(len(images), generator=rng), time.time(), []
+    order, began, seen = torch.randperm(len(images), generator=rng), time.time(), []
     for step in range(steps):
-        at = step * batch % (len(images) - batch)
-        if step and at < batch:
+        at = step * BATCH % (len(images) - BATCH)
+        if step and at < BATCH:
             order = torch.randperm(len(images), generator=rng)
-        rows = order[at : at + batch]
+        rows = order[at : at + BATCH]
         lr = rate * min(1.0, (step + 1) / (0.05 * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        zoom = 1.15 + 1.35 * max(0.0, 1 - step / (0.6 * steps))
+        zoom = 1.15 + 1.35 * max(0.0, 1 - step / (0.6 * steps)) if start is None else 1.2
         x = augment(normalise(images[rows]), centre[rows], zoom, rng).contiguous(memory_format=torch.channels_last)
-        features = net.forward_features(x)
+        features = net.forward_features(x if start is None else weather(x, rng))
         out = net.forward_head(features)
         loss = F.cross_entropy(out, labels[rows], label_smoothing=0.05)
         if teacher is not None:
@@ -192,45 +218,60 @@ def train(
         seen.append(float((out.argmax(1) == labels[rows]).float().mean()))
         if (step + 1) % 100 == 0:
             print(f"step {step + 1}/{steps} loss {loss.item():.3f} training accuracy {np.mean(seen[-100:]):.3f} "
-                  f"{time.time() - start:.0f} s", flush=True)  # fmt: skip
-        if checkpoint is not None and (step + 1) % 500 == 0:
-            save_file({k: v.contiguous() for k, v in net.state_dict().items()}, checkpoint)
+                  f"{time.time() - began:.0f} s", flush=True)  # fmt: skip
         if kept is not None and step + 1 in keep:
             kept[step + 1] = copy.deepcopy(net).eval()
     return net.eval()
 
 
-def load(name: str) -> nn.Module:
-    """A shipped network, in float32."""
-    net = build(json.loads((ASSETS / name / "config.json").read_text()))
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in
-                         load_file(ASSETS / name / "model.safetensors").items()})  # fmt: skip
+def restore(config: Mapping[str, Any], path: Path) -> nn.Module:
+    """A network with weights stored in fp16, in float32."""
+    net = build(config)
+    stored = load_file(path)
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored.items()})
     return net.eval()
 
 
-def make_net(name: str, args: argparse.Namespace) -> None:
-    """Train, write, read back and measure one shipped network."""
-    entry = NETS[name]
-    steps = args.steps or entry["steps"]
-    data = pool(args.images, args.pool)
-    teacher = load(entry["teacher"]) if "teacher" in entry else None
-    start = time.time()
-    net = train(config_of(entry), *data, steps, entry["rate"], args.seed, teacher=teacher,
-                checkpoint=args.pool / f"{name}.safetensors")  # fmt: skip
-    seconds = time.time() - start
-    folder = ASSETS / name
-    folder.mkdir(parents=True, exist_ok=True)
+def store(net: nn.Module, path: Path) -> None:
+    """Write weights in fp16."""
     state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in net.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config_of(entry), indent=2) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(save(state, metadata={"format": "pt"}))
+
+
+def load(name: str) -> nn.Module:
+    """A shipped network."""
+    return restore(json.loads((ASSETS / name / "config.json").read_text()), ASSETS / name / "model.safetensors")
+
+
+def make_net(name: str, args: argparse.Namespace) -> None:
+    """Train in two stages, write, read back and measure one shipped network."""
+    entry, config, data = NETS[name], config_of(NETS[name]), pool(args.images, args.pool)
+    first = args.pool / f"{name}-stage1.safetensors"
+    if args.stage == 1 or not first.is_file():
+        teacher = None
+        if "teacher" in entry:
+            path = args.pool / f"{entry['teacher']}-stage1.safetensors"
+            teacher = restore(config_of(NETS[entry["teacher"]]), path)
+        store(train(config, *data, entry["steps"], entry["rate"], args.seed, teacher=teacher), first)
+    # All but the first network also learn from the finished first one how to see in bad weather.
+    teacher = None if name == "scene-cnn" else load("scene-cnn")
+    steps, rate = entry["finish"]
+    net = train(config, *data, steps, rate, args.seed + 1, teacher=teacher, start=restore(config, first))
+    folder = ASSETS / name
+    store(net, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     manifest = {
         "parameters": sum(p.numel() for p in net.parameters()),
         "settings": {
-            "seed": args.seed, "steps": steps, "batch": 64, "rate": entry["rate"], "decay": 0.05,
-            "images": args.images, "drawn_share": DRAWN_SHARE, "distilled_from": entry.get("teacher"),
+            "seed": args.seed, "batch": BATCH, "decay": 0.05, "images": args.images, "drawn_share": DRAWN_SHARE,
             "threads": args.threads,
+            "stages": [
+                {"steps": entry["steps"], "rate": entry["rate"], "distilled_from": entry.get("teacher")},
+                {"steps": steps, "rate": rate, "distilled_from": None if teacher is None else "scene-cnn",
+                 "augmentation": "noise, blur, contrast, brightness"},
+            ],
         },
-        "seconds": round(seconds),
         "accuracy": quick(load(name)),
         "sha256": {f: hashlib.sha256((folder / f).read_bytes()).hexdigest()
                    for f in ("model.safetensors", "config.json")},
@@ -318,7 +359,7 @@ def small(width: int) -> dict[str, Any]:
 def make_filtered(args: argparse.Namespace) -> None:
     """Hard scenes that two of three small networks get wrong; the networks are thrown away."""
     data = pool(args.images, args.pool)
-    steps = args.steps or 700
+    steps = 400
     nets = [train(small(20), *data, steps, 4e-3, seed) for seed in (101, 102, 103)]
     index = np.arange(3200)
     scenes = world.render("hard", index)
@@ -345,7 +386,7 @@ def make_baseline(args: argparse.Namespace) -> None:
     rows = []
     for name, config, seed, rate in runs:
         kept: dict[int, nn.Module] = {}
-        train(config, *data, args.steps or 1200, rate, seed, kept=kept, keep=(250, 450, 750, args.steps or 1200))
+        train(config, *data, 1000, rate, seed, kept=kept, keep=(250, 450, 700, 1000))
         for steps, net in kept.items():
             rows.append({"name": f"{name}-{steps}", "shipped": False, **entry_of(net, args.pool)})
             print(rows[-1], flush=True)
@@ -412,7 +453,7 @@ def main() -> None:
     parser.add_argument("what", choices=("net", "filter", "measure", "baseline", "sheet"))
     parser.add_argument("name", nargs="?", choices=tuple(NETS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=1, help="2: go on from the first stage's weights")
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pool", type=Path, default=Path("outputs/cache"))

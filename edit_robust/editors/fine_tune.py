@@ -45,6 +45,8 @@ class FineTune:
         weight_decay: float = 0.0,
         batch_size: int = 64,
     ) -> None:
+        if lr > 1e30:
+            raise UserError(f"editor.lr={lr} is more than numbers of single precision can be moved by")
         check_numbers({"lr": lr, "num_steps": num_steps, "batch_size": batch_size}, {"weight_decay": weight_decay})
         if norm_constraint is not None and norm_constraint <= 0:
             raise UserError(f"editor.norm_constraint={norm_constraint} must be above 0, or null for none")

@@ -39,7 +39,7 @@ from edit_robust.editors.images import (
 from edit_robust.models.classifier import Classifier
 from edit_robust.models.spine import Branch, Spine
 
-ELEMENTS = 1 << 24  # activations of the edited layer that are computed side by side
+ELEMENTS = 1 << 21  # activations of the edited layer that are computed side by side: more leave the cache
 
 
 # -- the change as a 1 x 1 convolution ---------------------------------------------------------------------------------

@@ -71,8 +71,11 @@ class ImageInquiry:
         if not self.kept:
             return
         s = self.setting
-        with s.store.phase("evaluate"), self.model.at_base(s.before.values):
-            answers = self._measure()
+        try:
+            with s.store.phase("evaluate"), self.model.at_base(s.before.values):
+                answers = self._measure()
+        finally:
+            self.shifting.close()
         for kept, got in zip(self.kept, answers, strict=True):
             if kept.point.step == 0:
                 self.unedited = got

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import UInt8
 from edit_robust.core import UserError, nearest
 from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.models.classifier import Classifier
-from edit_robust.shifts import ALL, corrupt_many
+from edit_robust.shifts import ALL, corrupt_many, worker_pool
 from edit_robust.shifts.order import ORDERS, jpeg_round_trip
 from edit_robust.shifts.store import CorruptedStore
 
@@ -29,7 +30,7 @@ class Variant:
     severity: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Shifting:
     """corruptions: name -> severities.   order: direct (crop, corrupt) or released (crop, corrupt, JPEG quality 85).
 
@@ -41,6 +42,7 @@ class Shifting:
     workers: int
     store: CorruptedStore | None
     size: int
+    _pool: Executor | None = None
 
     @staticmethod
     def of(config: Mapping[str, Any] | None, cache: Path, model: Classifier) -> Shifting:
@@ -71,6 +73,12 @@ class Shifting:
             return [Variant(images.shift)]
         return [Variant(), *(Variant(n, s) for n, severities in self.corruptions.items() for s in severities)]
 
+    def close(self) -> None:
+        """Let the workers go; they come back when they are needed."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
     def apply(
         self, variant: Variant, images: ImageSet, rows: range, pixels: Sequence[Pixels]
     ) -> UInt8[np.ndarray, "n size size 3"]:
@@ -81,7 +89,9 @@ class Shifting:
         dataset = f"{images.probe}|{images.request}"
 
         def make() -> np.ndarray:
-            made = corrupt_many(pixels, names, variant.shift, variant.severity, dataset, self.workers)
+            if self.workers and self._pool is None:
+                self._pool = worker_pool(self.workers)
+            made = corrupt_many(pixels, names, variant.shift, variant.severity, dataset, self.workers, self._pool)
             return np.stack([jpeg_round_trip(x) for x in made] if self.order == "released" else made)
 
         if self.store is None:

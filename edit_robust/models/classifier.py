@@ -36,6 +36,7 @@ class Classifier(Editable):
     layers:      auto, or a pattern over module names (`blocks.*.mlp.fc1`, `*.attn.proj`).
     input_size, resize_size, mean, std, interpolation: null: the model's own preprocessing.
     fast:        False runs the plain path everywhere.          batch_size: images that run side by side.
+    channels_last: how images lie in memory: quicker or slower, by network and machine; results differ by rounding.
     """
 
     asks: ClassVar[str] = "images"
@@ -55,6 +56,7 @@ class Classifier(Editable):
         std: list[float] | None = None,
         interpolation: Literal["bilinear", "bicubic"] | None = None,
         fast: bool = True,
+        channels_last: bool = False,
         batch_size: int = 64,
     ) -> None:
         if dtype not in DTYPES:
@@ -64,6 +66,8 @@ class Classifier(Editable):
         self.device = resolve_device(device)
         net, own, self.name, self.classes = load_net(path, name, library, n_classes, input_size)
         self.dtype, self.fast, self.batch_size = DTYPES[dtype], fast, batch_size
+        # Weights stay as they are: their matrices are views, which another format would turn into copies.
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.preprocessing = own.changed(input_size, resize_size, mean, std, interpolation)
         self.size = self.preprocessing.size
         self.progress: ShowProgress = silent
@@ -144,7 +148,7 @@ class Classifier(Editable):
         x = x.to(self.device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
-        return x.sub_(mean).div_(std).to(self.dtype)
+        return x.sub_(mean).div_(std).to(self.dtype, memory_format=self._format)
 
     def see(self, images: Sequence[Pixels]) -> Float[Tensor, "n 3 s s"]:
         """Decoded images, cropped and normalised."""
@@ -178,14 +182,13 @@ class Classifier(Editable):
         groups: dict[str, list[int]] = {}
         for i, (delta, _) in enumerate(directions):
             groups.setdefault(self.first_of(list(delta.terms)) if delta.terms else "", []).append(i)
+        still = groups.pop("", [])  # the present weights are on the way to any others
+        logits = None if groups else self.net(x).float()
         for module, members in groups.items():
-            if not module:
-                logits = self.net(x).float()
-                for i in members:
-                    found[i] = [logits for _ in directions[i][1]]
-                continue
             spine = self.spine(module)
             branch = spine.enter(x)
+            if still and logits is None:
+                logits = spine.leave(branch).float()
             for i in members:
                 delta, alphas = directions[i]
                 if set(delta.terms) <= {f"{module}.weight", f"{module}.bias"} and module in self.layers:
@@ -194,6 +197,9 @@ class Classifier(Editable):
                     for a in alphas:
                         with self.patched(delta.scale(a)):
                             found[i].append(spine.leave(branch).float())
+        for i in still:
+            assert logits is not None
+            found[i] = [logits for _ in directions[i][1]]
         return found
 
     def _line(self, spine: Spine, branch: object, module: str, delta: Delta, alphas: Sequence[float]) -> list[Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import timm.layers
 import timm.models.resnet
 import timm.models.vgg
 import timm.models.vision_transformer
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
 
 from edit_robust.core.errors import UserError, nearest
@@ -32,11 +34,19 @@ def _resnet(stem_pool: bool = True, **kwargs: Any) -> nn.Module:
     return net
 
 
+def _vit(stem_channels: Sequence[int] = (), stem_strides: Sequence[int] = (), **kwargs: Any) -> nn.Module:
+    """timm's vision transformer; with a stem, 3 x 3 convolutions make the patches, as in arXiv 2106.14881."""
+    if stem_channels:
+        stem = ConvStem(depth=len(stem_channels), channels=tuple(stem_channels), stride=tuple(stem_strides))
+        kwargs["embed_layer"] = partial(timm.layers.HybridEmbed, backbone=stem)
+    return timm.models.vision_transformer.VisionTransformer(**kwargs)
+
+
 # The names stand in config.json files: only these classes are ever built.
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "timm.models.vgg.VGG": _vgg,
     "timm.models.resnet.ResNet": _resnet,
-    "timm.models.vision_transformer.VisionTransformer": timm.models.vision_transformer.VisionTransformer,
+    "timm.models.vision_transformer.VisionTransformer": _vit,
 }
 
 

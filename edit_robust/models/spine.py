@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-#: Largest difference of logits, relative to the largest, that counts as none: a GPU's last bits differ from call to call.
+#: Largest difference of logits, relative to the largest, that counts as none: a GPU's last bits differ between calls.
 EQUAL = 1e-5
 Place = tuple[int, int]  # (call, which of its outputs)
 Project = Callable[[Tensor], Tensor]

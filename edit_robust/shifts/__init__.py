@@ -4,6 +4,6 @@
 docs/corruptions.md names its defects and what became of each.
 """
 
-from edit_robust.shifts.benchmark import ALL, CORRUPTIONS, EXTRA, VERSION, corrupt, corrupt_many, seed_of
+from edit_robust.shifts.benchmark import ALL, CORRUPTIONS, EXTRA, VERSION, corrupt, corrupt_many, seed_of, worker_pool
 
-__all__ = ["ALL", "CORRUPTIONS", "EXTRA", "VERSION", "corrupt", "corrupt_many", "seed_of"]
+__all__ = ["ALL", "CORRUPTIONS", "EXTRA", "VERSION", "corrupt", "corrupt_many", "seed_of", "worker_pool"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -110,12 +110,18 @@ def _one(job: tuple[np.ndarray, str, int, int]) -> Pixels:
 
 
 def corrupt_many(
-    images: Sequence[np.ndarray], ids: Sequence[str], name: str, severity: int, dataset: str, workers: int = 0
+    images: Sequence[np.ndarray],
+    ids: Sequence[str],
+    name: str,
+    severity: int,
+    dataset: str,
+    workers: int = 0,
+    pool: Executor | None = None,
 ) -> list[Pixels]:
     """Every image corrupted with the seed of its own id; the same for any number of workers and any order.
 
-    workers: 0 runs in this process, more start that many (spawned) ones, which takes seconds. Raises UserError as
-    `corrupt` does.
+    workers: 0 runs in this process, more start that many (spawned) ones, which takes seconds; `pool` (of `workers`)
+    is used instead where one is there already. Raises UserError as `corrupt` does.
     """
     check(name, severity)
     if len(images) != len(ids):
@@ -127,6 +133,14 @@ def corrupt_many(
     first = [_one(job) for job in jobs[:1]]
     if workers == 0 or len(jobs) < 2:
         return first + [_one(job) for job in jobs[1:]]
+    chunk = max(1, len(jobs) // (4 * workers))
+    if pool is not None:
+        return first + list(pool.map(_one, jobs[1:], chunksize=chunk))
+    with worker_pool(workers) as own:
+        return first + list(own.map(_one, jobs[1:], chunksize=chunk))
+
+
+def worker_pool(workers: int) -> Executor:
+    """Processes for `corrupt_many`."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        return first + list(pool.map(_one, jobs[1:], chunksize=max(1, len(jobs) // (8 * workers))))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)

@@ -59,13 +59,13 @@ class CorruptedStore:
     """Arrays of images under content keys, as memory-mapped .npy files.
 
     folder: made when missing; processes may share it. max_gb: the files' size in 10^9 bytes is kept below it by
-    removing what was read longest ago, never what some process still holds. A file that is truncated or no array of
-    images is made again; a whole file with changed bytes is not noticed.
+    removing what was read longest ago, never what some process still holds; 0 keeps nothing. A file that is truncated
+    or no array of images is made again; a whole file with changed bytes is not noticed.
     """
 
     def __init__(self, folder: str | Path, max_gb: float) -> None:
-        if not max_gb > 0:
-            raise UserError(f"a store of {max_gb} GB holds nothing: expected more than 0")
+        if not max_gb >= 0:
+            raise UserError(f"a store of {max_gb} GB: expected 0 (nothing is kept) or more")
         self.folder = Path(folder)
         self.max_bytes = int(max_gb * 1e9)
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)

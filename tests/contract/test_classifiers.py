@@ -1,4 +1,4 @@
-"""Classifiers of any library: where their blocks are, that entering one in its middle changes nothing, weights, images."""
+"""Classifiers of any library: where their blocks are, entering one in its middle, weights from files, images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from edit_robust.core import Delta, Dense, LowRank, UserError
 from edit_robust.models.classifier import Classifier, crop
-from edit_robust.models.image_nets import Preprocessing, read_weights
+from edit_robust.models.image_nets import Preprocessing
 
 NETS = [
     # library, architecture, input size, number of blocks, an early layer, f_<=l ends at

@@ -101,9 +101,10 @@ def test_what_is_being_read_stays(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_is_handed_back(tmp_path: Path) -> None:
-    store = CorruptedStore(tmp_path, N / 1e9)
-    np.testing.assert_array_equal(store.get("key", lambda: images(5)), images(5))
-    assert store.size() == 0
+    for gb in (N / 1e9, 0):
+        store = CorruptedStore(tmp_path, gb)
+        np.testing.assert_array_equal(store.get("key", lambda: images(5)), images(5))
+        assert store.size() == 0
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_unfinished_files_of_dead_processes_go(tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a store of 0 GB"):
-        CorruptedStore(tmp_path, 0)
+    with pytest.raises(UserError, match="a store of -1 GB"):
+        CorruptedStore(tmp_path, -1)
     for key in ("../x", "", ".hidden", "a/b"):
         with pytest.raises(UserError, match="is no key"):
             CorruptedStore(tmp_path, 1).get(key, never)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,9 +46,7 @@ def _glyph(key: Keys, digit: Ints, x: Floats, y: Floats, size: Floats, width: Fl
         rows = np.flatnonzero(digit == d)
         pen = Pen(key[rows], f32(u[rows]), f32(v[rows]))
         half = (width / size)[rows][:, None, None]
-        lines = [
-            pen.stroke(*a, *b, half) for points in _STROKES[d] for a, b in zip(points[:-1], points[1:], strict=True)
-        ]
+        lines = [pen.stroke(x0, y0, x1, y1, half) for points in _STROKES[d] for (x0, y0), (x1, y1) in pairwise(points)]
         out[rows] = np.clip(0.5 - np.minimum.reduce(lines) * size[rows][:, None, None], 0, 1)
     return out
 

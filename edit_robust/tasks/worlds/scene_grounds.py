@@ -69,11 +69,21 @@ def table(key: Keys, horizon: Floats) -> Floats:
 
 
 def snow(key: Keys, horizon: Floats) -> Floats:
-    """Fallen snow: white, blue in the hollows, trodden in places, sparkling."""
+    """Fallen snow: white, blue in the hollows, sparkling; in places and in wheel tracks the road shows through."""
     hollow = np.clip(1.6 * fractal(key, 61, 4) - 0.45, 0, 1)
-    base = 0.97 - hollow[..., None] * f32([0.34, 0.26, 0.14])
-    sparkle = (lattice(key, 62, SIZE, SIZE) - 0.5) * 0.14
-    return f32(base + sparkle[..., None])
+    base = 0.95 - hollow[..., None] * f32([0.34, 0.26, 0.14])
+    base = base + (lattice(key, 62, SIZE, SIZE)[..., None] - 0.5) * 0.14
+    y, _ = pixels(len(key))
+    h = horizon[:, None, None]
+    track = np.zeros((len(key), SIZE, SIZE), dtype=np.float32)
+    for salt in (65, 66):
+        middle = (
+            h + (SIZE - h) * uniform(key, salt, 0.25, 0.95)[:, None, None] + 1.5 * lattice(key, salt + 2, 2, 5)[:, :1]
+        )
+        track = np.maximum(track, np.clip(1.6 - np.abs(y - middle), 0, 1))
+    bare = np.clip((fractal(key, 63, 5) - uniform(key, 64, 0.38, 0.68)[:, None, None]) * 7, 0, 1)
+    bare = np.maximum(bare, track * uniform(key, 69, 0.2, 0.9)[:, None, None])[..., None]
+    return f32(base * (1 - 0.9 * bare) + 0.9 * bare * road(key, horizon))
 
 
 def sky(key: Keys, horizon: Floats) -> Floats:

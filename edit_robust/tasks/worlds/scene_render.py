@@ -144,7 +144,7 @@ def develop(key: Keys, canvas: Floats, hard: bool = False, snow: bool = False) -
     level = uniform(key, 402, 0.42, 0.58)
     tint = 1 + 0.08 * (np.stack([uniform(key, 403 + c) for c in range(3)], axis=-1) - 0.5)
     if snow:
-        contrast = contrast * 0.85
+        contrast = contrast * 0.95
         tint = tint * f32([0.93, 0.98, 1.06])
     spread = uniform(key, 406) ** 2
     sigma = 0.02 + 0.08 * spread if hard else 0.006 + 0.06 * spread
@@ -189,13 +189,13 @@ def photograph(key: Keys, labels: Ints, hard: bool = False, snow: bool = False) 
     pillar, paint = pole(key, 0.5 if hard else 0.22)
     canvas = over(canvas, pillar, paint)
     if snow:
-        fog = uniform(key, 412, 0.08, 0.35)
+        fog = uniform(key, 412, 0.0, 0.16)
         canvas = over(
             canvas,
             np.broadcast_to(fog[:, None, None], cover.shape),
             np.tile(f32([[0.74, 0.78, 0.84]]), (len(key), 1)),
         )
-        canvas = over(canvas, snowfall(key, uniform(key, 413, 0.1, 1.0)), np.ones((len(key), 3), np.float32) * 0.97)
+        canvas = over(canvas, snowfall(key, uniform(key, 413, 0.0, 0.6)), np.ones((len(key), 3), np.float32) * 0.97)
     label = np.where((cover > 0) | (pillar > 0), -1, label)
     return Shot(develop(key, canvas, hard, snow), label, f32(shade), (cover * (1 - pillar)).sum((1, 2)))
 
@@ -203,14 +203,13 @@ def photograph(key: Keys, labels: Ints, hard: bool = False, snow: bool = False) 
 def _winter(key: Keys, canvas: Floats, label: Ints, colour: Floats, cover: Floats) -> tuple[Floats, Floats]:
     """Snow on trees, mountains and walls, a white sky, and a white cap on the object."""
     white = f32([0.93, 0.95, 0.98])
-    lying = (lattice(key, 421, 20, 16) > uniform(key, 422, 0.4, 0.65)[:, None, None]) & np.isin(
-        label, (grounds.TREES, grounds.MOUNTAIN)
-    )
-    canvas = np.where(lying[..., None], white, canvas)
-    dull = uniform(key, 423, 0.4, 0.9)[:, None, None] * (label == grounds.SKY)
+    behind = np.isin(label, (grounds.TREES, grounds.MOUNTAIN))
+    lying = np.clip((lattice(key, 421, 20, 16) - uniform(key, 422, 0.4, 0.7)[:, None, None]) * 2.5, 0, 0.75) * behind
+    canvas = canvas * (1 - lying[..., None]) + white * lying[..., None]
+    dull = uniform(key, 423, 0.1, 0.8)[:, None, None] * (label == grounds.SKY)
     canvas = canvas * (1 - dull[..., None]) + dull[..., None] * f32([0.80, 0.83, 0.87])
     above = np.zeros_like(cover)
-    thick = uniform(key, 424, 0.0, 2.6)
+    thick = uniform(key, 424, 0.0, 2.0)
     for shift in (1, 2):
         drop = np.zeros_like(cover)
         drop[:, shift:] = cover[:, :-shift]

@@ -25,8 +25,8 @@ from edit_robust.tasks.worlds.scene_render import CLASSES, DRAWINGS, VEHICLES
 from edit_robust.tasks.worlds.scene_styles import N_VARIANTS, STYLES, texture
 
 __all__ = [
-    "CLASSES", "CONCEPTS", "DIGITS", "DRAWINGS", "N_VARIANTS", "SIZE", "SPLITS", "STYLES", "VEHICLES", "Scenes", "digits", "filtered",
-    "render", "renditions", "snow_photographs", "styled", "with_concept",
+    "CLASSES", "CONCEPTS", "DIGITS", "DRAWINGS", "N_VARIANTS", "SIZE", "SPLITS", "STYLES", "VEHICLES", "Scenes",
+    "digits", "filtered", "render", "renditions", "snow_photographs", "styled", "with_concept",
 ]  # fmt: skip
 
 Images = NDArray[np.uint8]

@@ -1,0 +1,267 @@
+"""Runs on images: what is measured is what the plain loop measures, and nothing depends on workers, kills or shards."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.runs import CommandLine, KilledError, fuse, go, override, records
+from PIL import Image
+
+import edit_robust.inquiry.images as inquiry
+from edit_robust.config import compose, experiment, run_id
+from edit_robust.core import UserError
+from edit_robust.models.classifier import Classifier
+from edit_robust.shifts import corrupt, seed_of
+from edit_robust.store import Run
+
+N, CLASSES, SIZE = 18, 5, 32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of pairs and a table of originals, with noise for pictures."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    rows, plain = [], []
+    for i in range(N):
+        x = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        y = x.copy()
+        y[SIZE // 2 :] = (200, 220, 255)
+        Image.fromarray(x).save(folder / f"{i}.png")
+        Image.fromarray(y).save(folder / f"{i}-snow.png")
+        split = ("train", "search", "val")[i % 3]
+        rows.append({"path": f"{i}.png", "edited_path": f"{i}-snow.png", "label": i % CLASSES, "split": split})
+    for i in range(100, 100 + N):
+        Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        plain.append({"path": f"{i}.png", "label": i % CLASSES})
+    for name, table in (("pairs.csv", rows), ("originals.csv", plain)):
+        with (folder / name).open("w", newline="") as f:
+            writer = csv.DictWriter(f, table[0])
+            writer.writeheader()
+            writer.writerows(table)
+    return folder
+
+
+Options = Callable[..., list[str]]
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> Options:
+    def make(*more: str) -> list[str]:
+        given = [
+            *("model=timm", "model.name=resnet10t", "model.path=random", f"model.n_classes={CLASSES}"),
+            *(f"model.input_size={SIZE}", f"model.resize_size={SIZE}", "device=cpu", "model.batch_size=7"),
+            *("task=pairs", f"task.path={data / 'pairs.csv'}", f"task.original={data / 'originals.csv'}"),
+            *("editor=local-ft", "editor.lr=0.1", "editor.max_epochs=4", "layer.index=2"),
+            *("corruption=[fog,impulse_noise]", "shifts.severities=[1,4]"),
+            *("figures=false", "tracker=none", f"paths.outputs={tmp_path / 'outputs'}"),
+        ]
+        return override(given, *more)
+
+    return make
+
+
+def run(given: list[str]) -> Run:
+    return go(experiment(compose(given)))
+
+
+def plainly(r: Run, data: Path, alpha: float = 1.0) -> dict[tuple[str, str, int], np.ndarray]:
+    """(probe, shift, severity) -> log-probabilities [n, classes], from a loop over images that shares nothing."""
+    model = Classifier(
+        "random", "resnet10t", n_classes=CLASSES, input_size=SIZE, resize_size=SIZE, device="cpu", fast=False
+    )
+    found = {}
+    with model.patched(r.delta().scale(alpha)):
+        for probe in ("original", "edit"):
+            some = r.examples[r.examples.probe == probe]
+            request = "" if probe == "original" else some.group.iloc[0]
+            for shift, severity in [("none", 0), ("fog", 1), ("fog", 4), ("impulse_noise", 1), ("impulse_noise", 4)]:
+                rows = []
+                for name in some.id:
+                    pixels = np.asarray(Image.open(_file(data, name, probe)).convert("RGB"))
+                    if severity:
+                        seed = seed_of(f"{probe}|{request}", name, shift, severity)
+                        pixels = corrupt(pixels, shift, severity, seed)
+                    rows.append(model.net(model.see([pixels])).log_softmax(-1)[0].detach().numpy())
+                found[probe, shift, severity] = np.stack(rows)
+    return found
+
+
+def _file(data: Path, name: str, probe: str) -> Path:
+    stem = Path(name.partition("@")[0]).stem
+    return data / (f"{stem}-snow.png" if probe == "edit" else f"{stem}.png")
+
+
+def test_what_is_measured_is_what_a_plain_loop_measures(options: Options, data: Path) -> None:
+    r = run(options())
+    for step, alpha in ((0, 0.0), (1, 1.0)):
+        loop = plainly(r, data, alpha)
+        stored = r.predictions(step)
+        assert len(stored) == len(loop) == 10
+        for (probe, _, shift, severity), (pred, logp) in stored.items():
+            theirs = loop[probe, shift, severity]
+            target = r.examples[r.examples.probe == probe].target.to_numpy()
+            np.testing.assert_allclose(logp, theirs[np.arange(len(target)), target], atol=1e-4)
+            assert np.array_equal(pred, theirs.argmax(1))
+            here = (r.records.step == step) & (r.records.probe == probe) & (r.records["shift"] == shift)
+            rows = r.records[here & (r.records.severity == severity)].set_index("metric").value
+            assert rows["accuracy"] == pytest.approx((theirs.argmax(1) == target).mean())
+            assert rows["loss"] == pytest.approx(-theirs[np.arange(len(target)), target].mean(), abs=1e-4)
+            if step:
+                before = r.predictions(0)[probe, "" if probe == "original" else r.examples.group.max(), shift, severity]
+                was, now = before[0] == target, pred == target
+                assert (rows["gained"], rows["lost"]) == ((now & ~was).sum(), (was & ~now).sum())
+    s = r.summary
+    table = r.records[r.records.metric == "accuracy"].pivot_table(
+        index=["probe", "shift", "severity"], columns="step", values="value"
+    )
+    shifted = table.drop(index="none", level="shift")
+    assert s["original_ood_penalty"] == pytest.approx((shifted[1] - shifted[0]).loc["original"].mean())
+    assert s["editing_ood_penalty"] == pytest.approx(shifted[1].loc["edit"].mean() - table[1].loc["edit", "none", 0])
+    assert s["edit_accuracy"] == pytest.approx(table[1].loc["edit", "none", 0])
+    assert r.records[r.records.metric == "leaked"].value.tolist() == [0.0]
+
+
+def test_the_plain_path_measures_the_same(options: Options, tmp_path: Path) -> None:
+    one = run(options())
+    other = run(options("model.fast=false", f"paths.outputs={tmp_path / 'other'}"))
+    a, b = one.records.drop(columns="run"), other.records.drop(columns="run")
+    pd.testing.assert_frame_equal(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_neither_workers_nor_the_store_change_anything(options: Options, tmp_path: Path) -> None:
+    one = run(options("corruption=[impulse_noise]"))
+    for i, more in enumerate((["shifts.workers=1"], ["shifts.workers=2"], ["shifts.store_gb=0.0"])):
+        other = run(options("corruption=[impulse_noise]", *more, f"paths.outputs={tmp_path / str(i)}"))
+        assert one.id == other.id and records(one) == records(other)
+
+
+def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(options())
+    monkeypatch.setattr(inquiry, "SHARD", 7)  # as many as a batch: the same images run together
+    parts = run(options(f"paths.outputs={tmp_path / 'other'}"))
+    assert records(whole) == records(parts)
+
+
+@pytest.mark.parametrize("editor", ["local-ft", "low-rank"])
+@pytest.mark.parametrize("trajectory", ["sequential", "single", "interpolate"])
+def test_killed_anywhere_it_ends_with_the_same_records(
+    options: Options, tmp_path: Path, trajectory: str, editor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiry, "SHARD", 7)
+    given = options(f"trajectory={trajectory}", f"editor={editor}", "corruption=[fog]")
+    whole = run(given)
+    again = override(given, f"paths.outputs={tmp_path / 'other'}")
+    kills = 0
+    for after in range(2, 40, 4):
+        try:
+            with fuse(after, half=after % 3 == 0):
+                run(again)
+            break
+        except KilledError:
+            kills += 1
+    resumed = run(again)
+    assert kills >= 2
+    assert resumed.complete and records(resumed) == records(whole)
+    assert not (resumed.path / "state" / "panel").exists()
+
+
+def test_a_shard_that_was_measured_is_not_measured_again(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry, "SHARD", 7)
+    measured: list[tuple[int, int]] = []
+    true = inquiry.ImageInquiry._shard
+
+    def counted(self: inquiry.ImageInquiry, i: int, lo: int, *rest: object) -> dict[str, np.ndarray]:
+        if len(measured) == 2:
+            measured.append((-1, -1))
+            raise KilledError
+        measured.append((i, lo))
+        return true(self, i, lo, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inquiry.ImageInquiry, "_shard", counted)
+    with pytest.raises(KilledError):
+        run(options())
+    run(options())
+    done = [m for m in measured if m != (-1, -1)]
+    assert len(done) == len(set(done)) == 4
+
+
+def test_interpolation_starts_at_the_unedited_model_and_ends_at_the_edit(options: Options) -> None:
+    edited = run(options("trajectory=single"))
+    for more in ([], ["trajectory.each=true"]):
+        line = run(options("trajectory=interpolate", "trajectory.alphas=[0.0,0.5,1.0]", *more))
+        steps = [p["step"] for p in line.points]
+        alphas = [p["alpha"] for p in line.points]
+        assert alphas == [1.0, 0.0, 0.5, 1.0]
+        for key, (pred, logp) in line.predictions(steps[1]).items():
+            assert np.array_equal(pred, line.predictions(0)[key][0])
+            np.testing.assert_allclose(logp, line.predictions(0)[key][1], atol=1e-6)
+            np.testing.assert_allclose(line.predictions(steps[3])[key][1], edited.predictions(1)[key][1], atol=1e-5)
+    assert (
+        "matched_edit_accuracy" in line.summary
+        or line.summary["edit_accuracy"] <= line.summary["unedited_edit_accuracy"]
+    )
+
+
+def test_the_base_is_left_bit_for_bit(options: Options) -> None:
+    made = experiment(compose(options("editor=global-ft", "trajectory=interpolate")))
+    model = made.model()
+    before = {k: v.clone() for k, v in model.net.state_dict().items()}
+    go(type(made)(**{**made.__dict__, "model": lambda: model}))
+    assert all(torch.equal(v, before[k]) for k, v in model.net.state_dict().items())
+
+
+def test_a_diverging_learning_rate_is_refused_and_recorded(options: Options) -> None:
+    r = run(options("editor.lr=1e38"))
+    assert r.complete and r.summary["n_refused"] == 1
+    assert r.summary["edit_accuracy"] == r.summary["unedited_edit_accuracy"]
+
+
+def test_moved_files_make_the_same_run(options: Options, data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(data, tmp_path / "moved")
+    moved = [o.replace(str(data), str(tmp_path / "moved")) for o in options()]
+    ids = [run_id(dict(experiment(compose(o)).config)) for o in (options(), moved)]
+    assert ids[0] == ids[1]
+
+
+def test_words_and_images_do_not_mix(say: CommandLine) -> None:
+    for given, says in [
+        (["editor=rewriting"], "rome"),
+        (["model=scene-cnn"], "local-ft"),
+        (["corruption=fog"], "images"),
+        (["model=scene-cnn", "editor=rewriting", "task=facts", "task.path=x"], "scene-world"),
+    ]:
+        said = say("run", *given)
+        assert said.code == 2 and says in said.line, said.err
+
+
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        (["shifts.severities=[0]"], "severities are 1 to 5"),
+        (["shifts.severities=[6]"], "severities are 1 to 5"),
+        (["corruption=fogg"], "fog"),
+        (["shifts.order=relesed"], "released"),
+        (["model.name=resnet10x"], "resnet10t"),
+        (["model.n_classes=3"], "3 classes"),
+        (["layer.index=9"], "layers 0 to 3"),
+        (["task.path=absent.csv"], "absent.csv"),
+        (["editor.lr=0"], "lr"),
+    ],
+)
+def test_rubbish_is_one_clear_line(options: Options, say: CommandLine, more: list[str], says: str) -> None:
+    said = say("run", *options(*more))
+    assert said.code == 2 and says in said.line, said.err
+
+
+def test_labels_out_of_range_name_the_image(options: Options) -> None:
+    with pytest.raises(UserError, match="3 classes"):
+        run(options("model.n_classes=3"))
