@@ -443,11 +443,12 @@ def make_sheet(path: Path) -> None:
         rows.append(("photographs" if k == 0 else "", world.render("test", range(16 * k, 16 * k + 16)).images))
     rows += [(kind, world.renditions("test", range(16, 32), kind=kind)[0]) for kind in world.DRAWINGS]
     rows.append(("vehicles on snow", world.snow_photographs("test", range(16))[0]))
-    rows.append(("filtered", world.filtered(range(16))[0]))
+    images, labels = world.filtered()
+    rows.append(("filtered", images[[int(np.flatnonzero(labels == k)[0]) for k in range(16)]]))
     shown = [(c, world.render("test", world.with_concept("test", c, 2, start=64))) for c in world.CONCEPTS]
     for style in world.STYLES:
         rows.append((f"style: {style}", np.concatenate([world.styled(s, c, style) for c, s in shown])))
-    cell, margin, head = 2 * world.SIZE, 130, 22
+    cell, margin, head = 2 * world.SIZE, 160, 22
     sheet = Image.new("RGB", (margin + 16 * cell, 2 * head + len(rows) * cell), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for x, name in enumerate(world.CLASSES):

@@ -93,13 +93,13 @@ class SceneWorldTask:
         n_labels: int | None = 4,
         labels: list[str] | None = None,
         n_search: int = 64,
-        n_edit: int = 200,
-        n_validation: int = 400,
+        n_edit: int = 128,
+        n_validation: int = 256,
         n_moments: int = 256,
         s_train: int = 1,
         leak_free: bool = True,
         natural: list[str] | None = None,
-        n_natural: int = 200,
+        n_natural: int = 128,
         world_seed: int = 0,
     ) -> None:
         check_counts(
