@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edit_robust.store import Run
+    from edit_robust.runs import Run
 
 _WHERE = {
     "CausalLM": "edit_robust.models.causal_lm",
+    "Classifier": "edit_robust.models.classifier",
+    "Collision": "edit_robust.editors.collision",
     "Delta": "edit_robust.core",
+    "DirectLowRank": "edit_robust.editors.low_rank",
     "Example": "edit_robust.core",
     "FactWorldTask": "edit_robust.tasks.fact_world",
     "FineTune": "edit_robust.editors.fine_tune",
     "Memit": "edit_robust.editors.memit",
     "Request": "edit_robust.core",
+    "Rewriting": "edit_robust.editors.rewriting",
     "Rome": "edit_robust.editors.rome",
-    "Run": "edit_robust.store",
+    "Run": "edit_robust.runs",
+    "SceneWorldTask": "edit_robust.tasks.scene_task",
+    "Supervised": "edit_robust.editors.supervised",
     "UserError": "edit_robust.core",
     "Workspace": "edit_robust.core.work",
 }
@@ -42,7 +48,7 @@ def load(name: str, outputs: str = "outputs") -> Run:
     """A run made earlier, by its id, the beginning or end of its id, or its folder."""
     from pathlib import Path
 
-    from edit_robust.store import find_run
+    from edit_robust.runs import find_run
 
     return find_run(name, Path(outputs))
 

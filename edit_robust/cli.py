@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edit_robust.store import Run
+    from edit_robust.runs import Run
 
 app = typer.Typer(
     help="Edit a neural network and measure what the edit broke.",
@@ -127,7 +127,7 @@ def export(
 ) -> None:
     """Save the edited model of a run as a folder that transformers loads."""
     from edit_robust.export import export_model
-    from edit_robust.store import find_run
+    from edit_robust.runs import find_run
 
     typer.echo(export_model(find_run(name, outputs), folder))
 
@@ -136,7 +136,7 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
     from fnmatch import fnmatch
 
     from edit_robust.core.errors import UserError
-    from edit_robust.store import find_run, list_runs
+    from edit_robust.runs import find_run, list_runs
 
     if not names:
         runs = [r for r in list_runs(outputs) if r.complete]
@@ -154,7 +154,7 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
 def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
     from rich.table import Table
 
-    from edit_robust.store import list_runs
+    from edit_robust.runs import list_runs
 
     table = Table(box=None, pad_edge=False)
     for column in ("run", "status", "edits"):

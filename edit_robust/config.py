@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from edit_robust.runner import Experiment
-    from edit_robust.store import Run
+    from edit_robust.runs import Run
     from edit_robust.ui import Ui
 
 PARTS = ("model", "task", "editor", "trajectory", "tracker")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edit_robust.config import build
 from edit_robust.core import UserError
-from edit_robust.store import Run
+from edit_robust.runs import Run
 
 
 def export_model(run: Run, folder: Path) -> Path:

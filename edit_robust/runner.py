@@ -16,7 +16,8 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, resolve_layers
 from edit_robust.image_summary import summarise_images
 from edit_robust.inquiry import Setting, inquire
-from edit_robust.store import Run, RunStore, set_aside
+from edit_robust.runs import Run
+from edit_robust.store import RunStore, set_aside
 from edit_robust.summary import summarise
 from edit_robust.trackers.base import Tracker
 from edit_robust.trajectories import Point, Trajectory

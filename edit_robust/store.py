@@ -22,149 +22,25 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from edit_robust.core import Delta, Editable, LowRank, Record, UserError, nearest
+from edit_robust.core import Delta, Editable, LowRank, Record, UserError
 from edit_robust.core.editable import Snapshot
 from edit_robust.core.files import atomic_path, write_text
 from edit_robust.editors.base import Edit, State
+from edit_robust.runs import TOTAL, WEIGHTS, kept_weights, put_weights, read_json, read_lines
 
-if TYPE_CHECKING:
-    from edit_robust.figures.frame import RunData
-
-TOTAL, WEIGHTS = "total.safetensors", "weights.safetensors"
 STATUS_EVERY = 10.0  # seconds: how stale the status of a running experiment may be
 PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "safetensors", "edit-robust")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as read back from its folder. `records` is a tidy DataFrame, see `core.data.Record`."""
-
-    path: Path
-
-    @property
-    def id(self) -> str:
-        return self.path.name
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
-
-    @cached_property
-    def records(self) -> pd.DataFrame:
-        rows = [json.loads(line) for line in _whole_lines(self.path / "records.jsonl")]
-        columns = list(Record.__dataclass_fields__)
-        found = pd.DataFrame(rows, columns=columns)
-        return found.assign(request=found["request"].fillna(""))
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return _json(self.path / "summary.json")
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return _json(self.path / "status.json")
-
-    @property
-    def points(self) -> list[dict[str, Any]]:
-        return _points(self.path / "points.jsonl")
-
-    @property
-    def complete(self) -> bool:
-        return self.status.get("status") == "complete"
-
-    @cached_property
-    def examples(self) -> pd.DataFrame:
-        """Every question: id, probe, group (request), x, choices, target."""
-        return pd.DataFrame([json.loads(line) for line in _whole_lines(self.path / "examples.jsonl")])
-
-    def data(self) -> RunData:
-        """What figures and reports are drawn from."""
-        from edit_robust.figures.frame import RunData
-
-        return RunData(self.id, self.records, self.config, self.summary, self.path)
-
-    def outcomes(self, step: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """scope -> (rows of `examples`, logp [n, k], hits [n, k]) at a point."""
-        with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
-            scopes = sorted({k.split("|")[0] for k in f.files})
-            return {s: (f[f"{s}|index"], f[f"{s}|logp"], f[f"{s}|hits"]) for s in scopes}
-
-    def predictions(self, step: int) -> dict[tuple[str, str, str, int], tuple[np.ndarray, np.ndarray]]:
-        """(probe, request, shift, severity) -> (predicted class [n], log-probability of the right one [n]); images."""
-        found = {}
-        with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
-            for key in {k.rpartition("|")[0] for k in f.files}:
-                probe, request, shift, severity = key.split("|")
-                found[probe, request, shift, int(severity)] = (f[f"{key}|pred"], f[f"{key}|logp"])
-        return found
-
-    def deltas(self) -> list[Delta]:
-        """The kept changes in the order they were made (dense ones are kept as one, the whole walk's)."""
-        return [Delta.load(p) for p in sorted((self.path / "deltas").glob("[0-9]*.safetensors"))]
-
-    def delta(self) -> Delta:
-        """The whole change of a sequential walk: add it to the unedited model to get the edited one."""
-        total = self.path / "deltas" / TOTAL
-        return Delta.load(total) if total.exists() else Delta.chain(self._stacked())
-
-    def replay(self, model: Editable) -> None:
-        """Bring the unedited model to where a sequential walk ended, to the bit.
-
-        Adding `delta()` comes as close as one rounding; here every step is rounded as the walk rounded it.
-        """
-        weights = _kept_weights(self.path)
-        deltas = [] if weights else self._stacked()
-        if (weights["base"] if weights else deltas[0].base) != model.position:
-            raise UserError(
-                f"this is not the model that {self.id} edited ({self.config['model']['path']}): other weights"
-            )
-        for delta in deltas:
-            model.add(delta)
-        if weights:
-            _put_weights(self.path, model, weights)
-
-    def _stacked(self) -> list[Delta]:
-        """The changes of a walk that stacked them. Raises UserError where each was made at the unedited model."""
-        deltas = self.deltas()
-        if not deltas:
-            raise UserError(f"{self.id} has kept no change of the weights")
-        if len(deltas) > 1 and len({d.base for d in deltas}) == 1:
-            raise UserError(f"{self.id} made {len(deltas)} independent edits; take one of `deltas()`")
-        return deltas
-
-
-def find_run(name: str, outputs: Path) -> Run:
-    """A run by its id, the beginning or end of its id, or its folder. Raises UserError with the nearest id."""
-    direct = Path(name)
-    if (direct / "config.yaml").is_file():
-        return Run(direct.resolve())
-    runs = list_runs(outputs)
-    matches = [r for r in runs if r.id == name] or [r for r in runs if r.id.startswith(name) or r.id.endswith(name)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UserError(f"{name!r} could be {', '.join(r.id for r in matches)}")
-    raise UserError(f"no run {name!r} in {outputs / 'runs'}; {nearest(name, [r.id for r in runs], 'runs')}")
-
-
-def list_runs(outputs: Path) -> list[Run]:
-    """Runs in an outputs folder, oldest first; those set aside by `force` are left out."""
-    found = [p.parent for p in (outputs / "runs").glob("*/config.yaml") if "~" not in p.parent.name]
-    return [Run(p.resolve()) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
 
 
 class RunStore:
@@ -191,7 +67,7 @@ class RunStore:
             if not (self.path / "config.yaml").exists():
                 write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             self._recover()
-            before = _json(self.path / "status.json")
+            before = read_json(self.path / "status.json")
             self.phases = dict(before.get("seconds", {}))
             self._status = {
                 "status": "running",
@@ -222,7 +98,7 @@ class RunStore:
 
     def _recover(self) -> None:
         """Cut off what a killed process left half written."""
-        points = _points(self.path / "points.jsonl")
+        points = read_lines(self.path / "points.jsonl")
         self.done = {p["step"]: p for p in points}
         records = self.path / "records.jsonl"
         end = points[-1]["records_end"] if points else 0
@@ -233,7 +109,7 @@ class RunStore:
         _cut(records, end)
         _cut(self.path / "points.jsonl", sum(len(_line(p)) for p in points))
         known = self.path / "state" / "edits.jsonl"
-        _cut(known, sum(len(_line(p)) for p in _points(known)))
+        _cut(known, sum(len(_line(p)) for p in read_lines(known)))
 
     def _write_status(self, **more: Any) -> None:
         self._status |= more
@@ -348,8 +224,8 @@ class RunStore:
 
     def _position(self) -> dict[str, Any] | None:
         if not hasattr(self, "_at"):
-            self._at = _kept_weights(self.path)
-            lines = _points(self.path / "state" / "edits.jsonl")
+            self._at = kept_weights(self.path)
+            lines = read_lines(self.path / "state" / "edits.jsonl")
             self._infos: dict[int, list[dict[str, float]]] = {line["step"]: line["info"] for line in lines}
         return self._at
 
@@ -366,7 +242,7 @@ class RunStore:
         info = kept.info if kept else self._infos[step]
         if step < at["step"]:
             return Edit(Delta({}, model.position), info, state)
-        _put_weights(self.path, model, at)
+        put_weights(self.path, model, at)
         return Edit(Delta({}, model.position, {"norms": at["norms"]}), info, state)
 
     def keep_total(self, before: Snapshot, model: Editable) -> None:
@@ -376,25 +252,10 @@ class RunStore:
         if weights.exists() and not total.exists():
             now = model.snapshot(before.values)
             try:
-                _put_weights(self.path, model, {"position": ""})
+                put_weights(self.path, model, {"position": ""})
                 model.difference(before).save(total)
             finally:
                 model.restore(now)
-
-
-def _kept_weights(path: Path) -> dict[str, Any] | None:
-    """What is known about the weights that a run of dense changes keeps: step, base, position, norms."""
-    if not (path / "state" / WEIGHTS).exists():
-        return None
-    with safe_open(str(path / "state" / WEIGHTS), framework="pt") as f:
-        return dict(json.loads(f.metadata()["edit-robust"]))
-
-
-def _put_weights(path: Path, model: Editable, about: Mapping[str, Any]) -> None:
-    with torch.no_grad():
-        for name, value in load_file(path / "state" / WEIGHTS).items():
-            model.param(name).copy_(value)
-    model.position = about["position"]
 
 
 def _factored(delta: Delta) -> bool:
@@ -448,30 +309,6 @@ def _cut(path: Path, end: int) -> None:
     if path.exists() and path.stat().st_size > end:
         with path.open("rb+") as f:
             f.truncate(end)
-
-
-def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
-
-
-def _points(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in _whole_lines(path):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError):
-        return {}
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from edit_robust.core.images import ImageSet, Triples
 from edit_robust.inquiry.base import Setting, weight_records
 from edit_robust.inquiry.shifting import Shifting, Variant
 from edit_robust.models.classifier import Classifier
-from edit_robust.store import Run
+from edit_robust.runs import Run
 from edit_robust.trajectories import Point
 
 SHARD = 64  # images of a set that are measured at once, for all variants and points

@@ -13,7 +13,7 @@ from edit_robust.history import History
 from edit_robust.inquiry.base import Setting, weight_records
 from edit_robust.metrics.language import overall, perplexity, probe_metrics
 from edit_robust.models.causal_lm import CausalLM
-from edit_robust.store import Run
+from edit_robust.runs import Run
 from edit_robust.trajectories import Point
 
 

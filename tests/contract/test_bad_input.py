@@ -98,6 +98,7 @@ VALUES = [
     ("memit", "editor.mom2_update_weight=-1"),
     ("ft", "editor.num_steps=0"),
     ("ft", "editor.lr=0"),
+    ("ft", "editor.lr=1e38"),
     ("ft", "editor.norm_constraint=0"),
     ("ft", "editor.batch_size=0"),
     ("ft", "editor.weight_decay=-1"),

@@ -17,8 +17,8 @@ import edit_robust.inquiry.images as inquiry
 from edit_robust.config import compose, experiment, run_id
 from edit_robust.core import UserError
 from edit_robust.models.classifier import Classifier
+from edit_robust.runs import Run
 from edit_robust.shifts import corrupt, seed_of
-from edit_robust.store import Run
 
 N, CLASSES, SIZE = 18, 5, 32
 
@@ -265,3 +265,40 @@ def test_rubbish_is_one_clear_line(options: Options, say: CommandLine, more: lis
 def test_labels_out_of_range_name_the_image(options: Options) -> None:
     with pytest.raises(UserError, match="3 classes"):
         run(options("model.n_classes=3"))
+
+
+SMALL = [
+    *("task=scene-world", "model=scene-cnn", "layer.index=5", "corruption=[fog,pixelate]", "shifts.severities=[3]"),
+    *("task.n_validation=16", "task.n_edit=16", "task.n_search=16", "task.n_moments=16", "task.n_natural=16"),
+    *("tracker=none", "device=cpu"),
+]
+
+
+def test_the_built_in_world_runs_and_draws(tmp_path: Path) -> None:
+    r = run([*SMALL, "editor=rewriting", "trajectory=interpolate", f"paths.outputs={tmp_path}"])
+    for name in ("edit_accuracy", "original_accuracy", "original_ood_penalty", "editing_ood_penalty"):
+        assert r.summary[name] is not None
+        if name != "original_ood_penalty":  # the unedited model has none: it is what the edited one is compared with
+            assert r.summary[f"unedited_{name}"] is not None
+    assert (r.summary["n_original_images"], r.summary["n_edit_images"]) == (16, 16)
+    assert {"rendition", "filtered", "snow"} <= set(r.records["shift"])
+    drawn = {p.stem for p in (r.path / "figures").glob("*.png")}
+    assert {"triples", "tradeoff", "edit-accuracy", "editing-penalty", "original-penalty", "layer-map"} <= drawn
+    page = (r.path / "report.html").read_text()
+    assert "grass-snow" in page and "scene world" in page
+    assert r.status["data"] and "2 variants" in r.status["corruption"]
+
+
+def test_several_edits_have_lines_of_their_own(tmp_path: Path) -> None:
+    pairs = "task.pairs=[grass-snow,sea-wood]"
+    r = run(
+        [
+            *(*SMALL, "editor=local-ft", "editor.lr=0.003", pairs, "trajectory=interpolate", "trajectory.each=true"),
+            *("trajectory.alphas=[0.5,1.0]", "figures=false", f"paths.outputs={tmp_path}"),
+        ]
+    )
+    assert [p["n_edits"] for p in r.points] == [0, 1, 1, 1, 1]
+    edited = r.records[(r.records.scope == "at-edit") & (r.records.metric == "accuracy")]
+    assert set(edited[edited.step <= 2].request) == {"grass-snow"}
+    assert set(edited[edited.step >= 3].request) == {"sea-wood"}
+    assert r.summary["n_requests"] == 2

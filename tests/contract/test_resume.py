@@ -19,11 +19,11 @@ from helpers.runs import CommandLine, KilledError, fuse, go, override, prepared,
 from safetensors import SafetensorError
 
 import edit_robust
-from edit_robust import config, store
+from edit_robust import config, runs, store
 from edit_robust.core.delta import Delta
 from edit_robust.editors.rome import Rome
 from edit_robust.models.causal_lm import CausalLM
-from edit_robust.store import Run
+from edit_robust.runs import Run
 
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
@@ -149,7 +149,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel) -> Iterator[C
 
 
 def _only_run() -> Run:
-    (run,) = store.list_runs(Path("outputs"))
+    (run,) = runs.list_runs(Path("outputs"))
     return run
 
 
@@ -223,7 +223,7 @@ def test_a_failing_job_does_not_stop_the_sweep(say: CommandLine, quick: Quick, l
     given = [o for o in quick("ft") if not o.startswith("task.n_requests")]
     said = say("run", "-m", *given, "layer.index=9,0", "task.n_requests=2")
     assert said.code == 2 and "layer.index=9 does not exist" in said.err and "Traceback" not in said.err
-    by_layer = {r.config["layer"]["index"]: r for r in store.list_runs(Path("outputs"))}
+    by_layer = {r.config["layer"]["index"]: r for r in runs.list_runs(Path("outputs"))}
     assert by_layer[0].complete and by_layer[9].status["status"] == "failed"
     assert "UserError" in by_layer[9].status["traceback"]
 

@@ -18,13 +18,15 @@ from helpers.runs import go as execute_now
 from helpers.tiny import tiny_facts, write_json
 
 import edit_robust
+import edit_robust.runs
+import edit_robust.store
 from edit_robust import config
 from edit_robust.config import compose, resolved, run_id
 from edit_robust.core import Delta, Record
 from edit_robust.core.data import SCOPES
 from edit_robust.export import export_model
 from edit_robust.models.causal_lm import CausalLM
-from edit_robust.store import Run
+from edit_robust.runs import Run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 Quick = Callable[..., list[str]]
@@ -225,7 +227,7 @@ def test_force_sets_the_old_run_aside(quick: Quick, tiny_model: TinyModel) -> No
     assert second.path == first.path and records(second) == old
     aside = first.path.with_name(f"{first.id}~1")
     assert (aside / "records.jsonl").read_bytes() == old
-    assert [r.id for r in edit_robust.store.list_runs(first.path.parent.parent)] == [first.id]
+    assert [r.id for r in edit_robust.runs.list_runs(first.path.parent.parent)] == [first.id]
 
 
 def test_two_processes_do_not_share_a_run(say: CommandLine, quick: Quick) -> None:
@@ -309,7 +311,7 @@ def test_the_papers_commands_run_on_tiny_checkpoints(
     given += [*QUICK[editor], "editor.mom2_n_samples=8", "figures=false", "tracker=none", "text_tokens=100"]
     said = say("run", *given)
     assert said.code == 0, said.err
-    (run,) = edit_robust.store.list_runs(Path("outputs"))
+    (run,) = edit_robust.runs.list_runs(Path("outputs"))
     assert run.complete and run.summary["n_edits"] == 2
     assert "outputs/runs/" in said.out
 
@@ -321,7 +323,7 @@ def test_real_trained_weights(say: CommandLine) -> None:
     given += [f"task.path={SHARED / 'counterfact' / 'counterfact_120.json'}", "tracker=none", "figures=false"]
     said = say("run", *given, "editor.mom2_n_samples=20")
     assert said.code == 0, said.err
-    (run,) = edit_robust.store.list_runs(Path("outputs"))
+    (run,) = edit_robust.runs.list_runs(Path("outputs"))
     assert run.summary["mean_edit_loss"] < 8 and run.summary["n_refused"] == 0
 
 
@@ -330,7 +332,7 @@ def test_a_sweep_and_its_figure(say: CommandLine, checkpoint: Checkpoint, facts:
     given = [o for o in given if not o.startswith(("editor=", "figures="))]
     said = say("run", "-m", *given, "editor=rome,memit,ft", "layer.index=0,1", "task.n_requests=2", "figures=false")
     assert said.code == 0, said.err
-    runs = edit_robust.store.list_runs(Path("outputs"))
+    runs = edit_robust.runs.list_runs(Path("outputs"))
     assert len(runs) == 6 and all(r.complete for r in runs)
     said = say("figure", "--only", "sweep")  # drawing all of them takes longer than the sweep
     assert said.code == 0, said.err
@@ -344,7 +346,7 @@ def test_a_sweep_in_parallel_processes(say: CommandLine, checkpoint: Checkpoint,
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     given = options(checkpoint("gpt2"), facts, Path("outputs"), "ft", "layer.index=0,9", "hydra/launcher=joblib")
     said = say("run", "-m", *given, "hydra.launcher.n_jobs=1", "task.n_requests=2")
-    statuses = {r.config["layer"]["index"]: r.status for r in edit_robust.store.list_runs(Path("outputs"))}
+    statuses = {r.config["layer"]["index"]: r.status for r in edit_robust.runs.list_runs(Path("outputs"))}
     assert said.code == 2 and "layer.index=9 does not exist" in said.err
     assert statuses[0]["status"] == "complete" and statuses[9]["status"] == "failed"
 

@@ -18,7 +18,7 @@ from edit_robust.cli import main
 from edit_robust.config import compose, experiment
 from edit_robust.models.causal_lm import CausalLM
 from edit_robust.runner import Experiment, execute
-from edit_robust.store import Run
+from edit_robust.runs import Run
 from edit_robust.ui import Ui
 
 VALUES = ["editor.v_num_grad_steps=3", "editor.mom2_n_samples=4", "editor.context_templates=bare"]
