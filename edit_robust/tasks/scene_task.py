@@ -238,7 +238,16 @@ class SceneWorldTask:
         if not _BASELINE.is_file():
             return None
         held = json.loads(_BASELINE.read_text(encoding="utf-8"))
-        return list(held["models"] if isinstance(held, dict) else held)
+        return [_reference(net, held["n"]) for net in held["networks"] if not net["shipped"]]
+
+
+def _reference(net: dict[str, Any], n: dict[str, int]) -> dict[str, Any]:
+    """A reference network as runs keep it: model, n, accuracy by shift, or by shift/severity for corruptions."""
+    accuracy = {"original": net["clean"]}
+    accuracy |= {shift: value for shift, value in net["shifts"].items() if isinstance(value, float)}
+    for name, values in net["by_corruption"].items():
+        accuracy |= {f"{name}/{severity}": value for severity, value in enumerate(values, start=1)}
+    return {"model": net["name"], "n": n["clean"], "accuracy": accuracy}
 
 
 def _as_set(probe: str, stream: str, images: Images, labels: Int[np.ndarray, " n"], **more: Any) -> ImageSet:

@@ -924,3 +924,12 @@ def test_make_pairs_from_folders_with_masks(tmp_path: Path, folder: Path, monkey
 
 def test_images_module_has_no_global_effect() -> None:
     assert Image.MAX_IMAGE_PIXELS == 89478485 and images.MAX_PIXELS == 200_000_000
+
+
+def test_reference_networks_of_the_scene_world_know_every_shift() -> None:
+    known = SceneWorldTask().reference_accuracies()
+    assert known and len(known) >= 6
+    for net in known:
+        assert set(net) == {"model", "n", "accuracy"}
+        assert {"original", "rendition", "filtered", "snow", "fog/1", "glass_blur/5"} <= set(net["accuracy"])
+        assert all(0 <= v <= 1 for v in net["accuracy"].values())
