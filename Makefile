@@ -30,9 +30,16 @@ check: $(READY) ## Formatting, lint, types, and every config bound to its constr
 
 bench: $(READY) ## Print how much faster the fast paths are than the plain ones, measured side by side
 	$(BIN)/python scripts/bench.py $(ARGS)
+	$(BIN)/python scripts/bench_corruptions.py
+	$(BIN)/python scripts/bench_images.py
 
-assets: $(READY) ## Make the built-in world's model again (about a quarter of an hour)
+assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 	$(BIN)/python scripts/make_fact_world.py $(ARGS)
+	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py net $$name || exit 1; done
+	$(BIN)/python scripts/make_scene_world.py filter
+	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py measure $$name || exit 1; done
+	$(BIN)/python scripts/make_scene_world.py baseline
+	$(BIN)/python scripts/make_scene_world.py sheet
 
 clean: ## Remove caches and builds; runs and the environment stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
