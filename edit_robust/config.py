@@ -253,6 +253,7 @@ def _check_shifts(values: dict[str, Any]) -> None:
 
         read_corruptions(wanted)
     known: dict[str, Any] = {"severities": list, "order": str, "workers": int, "store_gb": int | float}
+    known["released"] = str | None
     options = values["shifts"]
     for name, value in options.items():
         if name not in known:
@@ -261,6 +262,8 @@ def _check_shifts(values: dict[str, Any]) -> None:
             raise UserError(f"shifts.{name}={value} is {_kind(value)}; {_wanted(known[name])} is needed")
     if options["order"] not in ("direct", "released"):
         raise UserError(f"shifts.order={options['order']}: {nearest(options['order'], ['direct', 'released'])}")
+    if options.get("released") and not Path(options["released"]).is_dir():
+        raise UserError(f"shifts.released={options['released']} is no folder: unpack ImageNet-C's archives there")
     if options["workers"] < 0 or options["store_gb"] < 0:
         raise UserError("shifts.workers and shifts.store_gb must be 0 or more")
 

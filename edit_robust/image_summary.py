@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from edit_robust.metrics import images
+from edit_robust.paired_summary import Right, paired_summary
 
 #: `matched_`: where the edit has put right this share of what the unedited model got wrong on the edit's images.
 MATCH = 0.25
@@ -19,7 +20,10 @@ PARTS = ("edit_accuracy", "original_accuracy", "original_ood_penalty", "editing_
 
 
 def summarise_images(
-    records: pd.DataFrame, seconds: Mapping[str, float] | None = None, memory: Mapping[str, float] | None = None
+    records: pd.DataFrame,
+    seconds: Mapping[str, float] | None = None,
+    memory: Mapping[str, float] | None = None,
+    right: Callable[[int], Right] | None = None,
 ) -> dict[str, Any]:
     """Means over requests; accuracies and penalties are fractions in [0, 1], as the vision paper writes them.
 
@@ -28,6 +32,7 @@ def summarise_images(
     `unedited_`: the same of the untouched model (for eq. 2 its own drop). `<shift>_accuracy`: natural shifts.
     `matched_` (an alpha curve only): at the alpha where a quarter of the edit's errors are gone, over the
     `matched_n_requests` that get so far. `constrained_`: at the best alpha with a small loss on the original task.
+    right: which images are answered right at a step; with it come the numbers of `paired_summary`.
     """
     records = records if "request" in records else records.assign(request="")
     records = records.assign(request=records.request.fillna("").astype(str))
@@ -39,6 +44,8 @@ def summarise_images(
     out |= _severities(table) | _natural(table, before) | _mce(table, before)
     out |= _alphas(along)
     out |= _counts(records, before, table, final)
+    if right is not None:
+        out |= paired_summary(records, right)
     for name, value in (seconds or {}).items():
         out[f"seconds_{name}"] = round(value, 3)
     for name, value in (memory or {}).items():

@@ -70,8 +70,8 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
             ui.say(f"Going on with {experiment.run_id}: {len(store.done)} points are measured already")
         _walk(experiment, store, tracker, ui)
         run = Run(path.resolve())
-        summarised = summarise_images if experiment.asks == "images" else summarise
-        summary = summarised(run.records, store.phases, store.peak_memory())
+        numbers = (run.records, store.phases, store.peak_memory())
+        summary = summarise_images(*numbers, run.right) if experiment.asks == "images" else summarise(*numbers)
         store.write_summary(summary)
         drawn = _draw(run, store) if experiment.figures else []
         tracker.finish(summary, drawn)

@@ -87,6 +87,15 @@ class Run:
                 found[probe, request, shift, int(severity)] = (f[f"{key}|pred"], f[f"{key}|logp"])
         return found
 
+    def right(self, step: int) -> dict[tuple[str, str, str, int], np.ndarray]:
+        """(probe, request, shift, severity) -> bool [n], whether each image is answered right at a point; images."""
+        by_set = {k: x.target.to_numpy() for k, x in self.examples.groupby(["probe", "group", "shift"], sort=False)}
+        found = {}
+        for key, (pred, _) in self.predictions(step).items():
+            probe, request, shift, severity = key
+            found[key] = pred == by_set[probe, request, "none" if severity else shift]
+        return found
+
     def deltas(self) -> list[Delta]:
         """The kept changes in the order they were made (dense ones are kept as one, the whole walk's)."""
         return [Delta.load(p) for p in sorted((self.path / "deltas").glob("[0-9]*.safetensors"))]

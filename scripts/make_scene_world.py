@@ -59,7 +59,7 @@ NETS: dict[str, dict[str, Any]] = {
         },
         "steps": 1200,
         "rate": 3e-3,
-        "finish": (900, 2.5e-3),
+        "finish": (2800, 2.5e-3),
     },
     "scene-vit": {
         "architecture": VIT,
@@ -71,7 +71,7 @@ NETS: dict[str, dict[str, Any]] = {
         "steps": 1000,
         "rate": 2e-3,
         "teacher": "scene-cnn",
-        "finish": (700, 1.2e-3),
+        "finish": (3200, 1.5e-3),
     },
 }  # fmt: skip
 

@@ -132,7 +132,7 @@ def selection(model: Classifier, spine: Spine, requests: Sequence[Request], trai
 
 
 def _validation(model: Classifier, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
-    sets: list[ImageSet] = [r.extra["validation"] for r in requests if r.extra.get("validation") is not None]
+    sets: list[ImageSet] = [r.extra["validation"]() for r in requests if r.extra.get("validation") is not None]
     if not sum(len(s) for s in sets):
         raise UserError("this task has no validation images to choose learning rates by; give editor.select=search")
     x = model.see([s.load(i) for s in sets for i in range(len(s))])

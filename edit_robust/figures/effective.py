@@ -15,7 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.images import gather, image_runs, numbered, signed, whole, words
-from edit_robust.metrics.images import Fit, clopper_pearson, effective_robustness, fit_band, fit_reference, logit
+from edit_robust.metrics.effective import Fit, effective_robustness, fit_band, fit_reference, logit
+from edit_robust.metrics.paired import clopper_pearson
 
 NAME = "effective-robustness"
 TITLE = "Accuracy under a shift against clean accuracy"

@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import flatten, groups, identity, natural
-from edit_robust.metrics.images import MODEL, bootstrap_mean, clopper_pearson, corrupted, curve, last
+from edit_robust.metrics.images import MODEL, corrupted, curve, last
+from edit_robust.metrics.paired import bootstrap_mean, clopper_pearson
 
 CONTEXT = ["run", "model", "method", "layer", "seed", "pair", "unit"]
 #: Dark to light, for layers: deeper ones are lighter. Ends before the yellow that white paper swallows.

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from edit_robust.core import UserError, nearest
 from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.models.classifier import Classifier
 from edit_robust.shifts import ALL, corrupt_many, worker_pool
 from edit_robust.shifts.order import ORDERS, jpeg_round_trip
+from edit_robust.shifts.released import file_of, find
 from edit_robust.shifts.store import CorruptedStore
+from edit_robust.tasks.images import read_image
 
 SEVERITIES = range(1, 6)
 
@@ -35,6 +38,7 @@ class Shifting:
     """corruptions: name -> severities.   order: direct (crop, corrupt) or released (crop, corrupt, JPEG quality 85).
 
     stamp: which data results belong to.   workers: processes that corrupt.
+    released: folder of the released ImageNet-C, whose files stand for the original task's corrupted images.
     """
 
     corruptions: Mapping[str, tuple[int, ...]]
@@ -42,6 +46,7 @@ class Shifting:
     workers: int
     store: CorruptedStore | None
     size: int
+    released: Path | None = None
     _pool: Executor | None = None
 
     @staticmethod
@@ -54,7 +59,12 @@ class Shifting:
             raise UserError(f"shifts.order={order}: {nearest(order, ORDERS)}")
         gb = float(config.get("store_gb", 4.0))
         store = CorruptedStore(cache, gb) if gb else None
-        return Shifting(names, order, int(config.get("workers", 0)), store, model.size)
+        root = Path(str(config["released"])) if config.get("released") else None
+        if root is not None:
+            for name, severities in names.items():
+                for severity in severities:
+                    find(root, name, severity)  # says what is missing before anything is edited
+        return Shifting(names, order, int(config.get("workers", 0)), store, model.size, root)
 
     @property
     def stamp(self) -> str:
@@ -65,7 +75,8 @@ class Shifting:
         made = "crop, corrupt" if self.order == "direct" else "crop, corrupt, JPEG quality 85"
         named = ";".join(f"{n}:{','.join(map(str, s))}" for n, s in self.corruptions.items())
         digest = hashlib.sha256(named.encode()).hexdigest()[:8]
-        return f"in memory, {many} variants ({digest}), {self.size} px, {made}"
+        where = "" if self.released is None else f"original task: released ImageNet-C ({self.released.name}); else "
+        return f"{where}in memory, {many} variants ({digest}), {self.size} px, {made}"
 
     def variants(self, images: ImageSet) -> list[Variant]:
         """Clean first; corruptions only of sets that are no shift themselves."""
@@ -86,6 +97,8 @@ class Shifting:
         if not variant.severity:
             return np.stack(pixels)
         names = [images.ids[r] for r in rows]
+        if self.released is not None and images.probe == "original":
+            return np.stack([self._read(variant, name) for name in names])
         dataset = f"{images.probe}|{images.request}"
 
         def make() -> np.ndarray:
@@ -100,6 +113,14 @@ class Shifting:
         for x in pixels:
             h.update(x.tobytes())
         return self.store.get(h.hexdigest()[:32], make)
+
+    def _read(self, variant: Variant, name: str) -> Pixels:
+        """A released image: 224 pixels square, already resized and cropped; other sizes are resized whole."""
+        assert self.released is not None
+        found = read_image(file_of(self.released, variant.shift, variant.severity, name))
+        if found.shape[:2] == (self.size, self.size):
+            return found
+        return np.asarray(Image.fromarray(found).resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
 def read_corruptions(node: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:

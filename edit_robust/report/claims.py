@@ -17,7 +17,8 @@ import pandas as pd
 
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.images import gather, whole
-from edit_robust.metrics.images import at_edit_accuracy, bootstrap_mean, monotone, with_start
+from edit_robust.metrics.images import at_edit_accuracy, with_start
+from edit_robust.metrics.paired import bootstrap_mean, monotone
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "pairs", "verdict", "note")
 WHOLE, MATCHED = "whole edit", "matched edit accuracy"

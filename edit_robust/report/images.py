@@ -48,6 +48,17 @@ def penalty(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
 
 
+def interval(summary: Mapping[str, Any], key: str) -> str:
+    """` [-0.018, -0.006]`, where it is known."""
+    low, high = finite(summary, f"{key}_low"), finite(summary, f"{key}_high")
+    return "" if low is None or high is None else f" [{penalty(low)}, {penalty(high)}]"
+
+
+def chance(p: float | None) -> str:
+    """`p = 0.03`, `p < 0.001`."""
+    return "" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def verdict(summary: Mapping[str, Any]) -> str:
     """What the edit brought, what it cost the original task, and what corruptions take from both."""
     parts = [part for part in (gained(summary), cost(summary), corrupted(summary), refused(summary)) if part]
@@ -149,6 +160,8 @@ def grid(summary: Mapping[str, Any]) -> Grid:
         values = [finite(summary, moment + name) for moment, _ in moments]
         rate = name.endswith("_accuracy")
         cells = tuple(("" if value is None else share(value)) if rate else penalty(value) for value in values)
+        between = interval(summary, name) if not rate else ""
+        cells = tuple(c + between if c and not moment else c for c, (moment, _) in zip(cells, moments, strict=True))
         if any(cells):
             rows.append((words, cells))
     return Grid(tuple(title for _, title in moments), tuple(rows), tuple(others(summary, moments)))
@@ -176,7 +189,21 @@ def others(summary: Mapping[str, Any], moments: list[tuple[str, str]]) -> list[t
         row("requests that get there", **{k: f"{v:.0f}" for k, v in counts.items() if v is not None})
     gain, loss = finite(summary, "original_gained"), finite(summary, "original_lost")
     if gain is not None and loss is not None:
-        row("original images won / lost by the edit", edit=f"{gain:.0f} / {loss:.0f}")
+        p = chance(finite(summary, "original_mcnemar_p"))
+        row("original images won / lost by the edit", edit=f"{gain:.0f} / {loss:.0f}{p and f' ({p})'}")
+    for key, words in (
+        ("edit_gain", "gain on images of the edit, 95 % interval"),
+        ("original_change", "change of the original task, 95 % interval"),
+    ):
+        row(words, edit=f"{penalty(finite(summary, key))}{interval(summary, key)}")
+    for probe, words in (
+        ("edit", "largest fall of the edit along alpha"),
+        ("original", "largest rise of the original task"),
+    ):
+        size = finite(summary, f"monotone_{probe}_violation")
+        if size is not None:
+            p = chance(finite(summary, f"monotone_{probe}_p")) if size else ""
+            row(words, edit=f"{size:.3f}{p and f' ({p})'}")
     for key, words in (
         ("n_requests", "requests"),
         ("n_edit_images", "images of the edit"),
@@ -250,6 +277,16 @@ GLOSSARY = (
     (
         "Images won / lost",
         "Of the original task's clean images, those that only the edited model gets right, and those that only the "
-        "unedited one got right.",
+        "unedited one got right. p: how often chance alone flips images so unevenly (McNemar's exact test).",
+    ),
+    (
+        "Intervals in brackets",
+        "95 %, from drawing the images anew 2000 times, always the same ones for both models. They speak of other "
+        "images, not of other requests or seeds.",
+    ),
+    (
+        "Largest fall, largest rise",
+        "From the unedited to the whole edit the edit's accuracy should only rise and the original task's only fall "
+        "(monotone linear interpolation). This is the largest step the other way; p allows for all pairs of places.",
     ),
 )

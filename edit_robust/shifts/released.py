@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edit_robust.core.errors import UserError
 from edit_robust.shifts.benchmark import ALL, EXTRA, GROUP, check
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".JPEG", ".jpeg", ".jpg", ".png")
 
 
 def archive(name: str) -> str:
@@ -38,14 +38,18 @@ def find(root: str | Path, name: str, severity: int) -> Path:
     )
 
 
-def list_images(path: str | Path) -> list[tuple[Path, str]]:
-    """Every image below class folders as (file, class folder), sorted by path. Raises UserError where there is none."""
-    path = Path(path)
-    found = []
-    for folder in sorted(path.iterdir()) if path.is_dir() else ():
-        if folder.is_dir() and not folder.name.startswith("."):
-            files = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-            found += [(f, folder.name) for f in sorted(files)]
-    if not found:
-        raise UserError(f"{path} holds no images: expected class folders with files {', '.join(SUFFIXES)}")
-    return found
+def file_of(root: str | Path, name: str, severity: int, image: str) -> Path:
+    """The file of one image of ImageNet's validation set, named as `.../class folder/file`.
+
+    Raises UserError where there is none: other images than those were never released.
+    """
+    place = PurePosixPath(image)
+    folder = find(root, name, severity) / place.parent.name
+    for suffix in (place.suffix, *SUFFIXES):
+        file = folder / f"{place.stem}{suffix}"
+        if file.is_file():
+            return file
+    raise UserError(
+        f"{folder} has no {place.stem}: shifts.released holds ImageNet's validation images, named as in task.original; "
+        "leave it out to corrupt in memory"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -247,24 +247,25 @@ class ConceptStyle:
         for concept, style in self._chosen:
             split = self._split(concept, style)
             search = self._triples(concept, style, split.search)
+            name, train = f"{concept}-{style}", self._triples(concept, style, split.train)
             extra = {"search": search, "concept": concept, "style": style}
-            found.append(Request(f"{concept}-{style}", self._triples(concept, style, split.train), None, extra=extra))
+            extra["validation"] = partial(self._validation, name, concept, style)
+            found.append(Request(name, train, None, extra=extra))
         return found
 
-    def _validation(self, request: Request) -> ImageSet:
-        concept, style = request.extra["concept"], request.extra["style"]
+    def _validation(self, name: str, concept: str, style: str) -> ImageSet:
         every = self._split(concept, style).val
         some = np.random.default_rng(self.seed).permutation(len(every))[: self.n_edit]
         rows = [every[i] for i in np.sort(some)]
         pairs = self._triples(concept, style, rows)
         return ImageSet(
-            "edit", pairs.ids, pairs.labels, pairs.edited.__getitem__, request=request.id,
+            "edit", pairs.ids, pairs.labels, pairs.edited.__getitem__, request=name,
             source="stylised" if self._stylised else "texture paste",
         )  # fmt: skip
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's validation images, an edit set a request, and the natural shifts."""
-        edits = [self._validation(request) for request in requests]
+        edits = [self._validation(r.id, r.extra["concept"], r.extra["style"]) for r in requests]
         return [self.originals.validation(), *edits, *self.originals.natural_sets()]
 
     def moment_images(self) -> ImageSet:

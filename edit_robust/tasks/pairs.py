@@ -199,23 +199,23 @@ class Pairs:
     def requests(self) -> list[Request]:
         """The one edit, from the train pairs; `extra["search"]` may be empty."""
         extra = {"search": triples(self._of("search")), "concept": self.concept, "style": self.style}
+        extra["validation"] = lambda: self._validation(self.name)
         return [Request(self.name, triples(self._of("train")), None, extra=extra)]
+
+    def _validation(self, request: str) -> ImageSet:
+        rows = self._of("val")
+        return ImageSet(
+            "edit",
+            tuple(row.id for row in rows),
+            np.array([row.label for row in rows], dtype=np.int64),
+            lambda i: read_image(rows[i].edited),
+            request=request,
+            source=Path(self.path).name,
+        )
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's validation images, the val pairs' edited images, and the natural shifts."""
-        rows = self._of("val")
-        labels = np.array([row.label for row in rows], dtype=np.int64)
-        edits = [
-            ImageSet(
-                "edit",
-                tuple(row.id for row in rows),
-                labels,
-                lambda i: read_image(rows[i].edited),
-                request=request.id,
-                source=Path(self.path).name,
-            )
-            for request in requests
-        ]
+        edits = [self._validation(r.id) for r in requests]
         return [self.originals.validation(), *edits, *self.originals.natural_sets()]
 
     def moment_images(self) -> ImageSet:

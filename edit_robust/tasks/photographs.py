@@ -34,8 +34,9 @@ class ImageTask(Protocol):
     def classes(self) -> tuple[str, ...] | None: ...
 
     def requests(self) -> list[Request]:
-        """One a pair of concept and style: `x` holds the Triples to edit with, `extra["search"]` those on which a
-        learning rate is chosen (no image of them is in the other splits), `extra["concept"]`, `extra["style"]`."""
+        """One a pair of concept and style. `x`: the Triples to edit with. `extra["search"]`: those on which a learning
+        rate is chosen (no image of them is in the other splits). `extra["validation"]`: a function that gives the
+        edit's ImageSet. `extra["concept"]`, `extra["style"]`: their names."""
         ...
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:

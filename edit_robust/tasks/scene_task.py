@@ -185,6 +185,7 @@ class SceneWorldTask:
         search = self._paste(at, _SEARCH, pair, self._variants("search"))
         shown = "vehicles" if pair == VEHICLES_ON_SNOW else concept
         extra = {"search": search.triples(), "concept": shown, "style": style}
+        extra["validation"] = lambda: self._edit_set(pair)
         return Request(pair, train.triples(), None, extra=extra)
 
     @cached_property

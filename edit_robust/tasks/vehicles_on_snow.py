@@ -167,12 +167,15 @@ class VehiclesOnSnow:
     def requests(self) -> list[Request]:
         """The one edit; `extra["search"]` may be empty where the table leaves none or one photograph for training."""
         train, search = self._splits
-        extra = {"search": search, "concept": "vehicles", "style": "snow"}
+        extra = {"search": search, "validation": lambda: self._snowy(self.name), "concept": "vehicles", "style": "snow"}
         return [Request(self.name, train, None, extra=extra)]
+
+    def _snowy(self, request: str) -> ImageSet:
+        return self._photographs.images("edit", request=request, source="snow photographs")
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's validation images, the photographs of real snow, and the natural shifts."""
-        edits = [self._photographs.images("edit", request=r.id, source="snow photographs") for r in requests]
+        edits = [self._snowy(r.id) for r in requests]
         return [self.originals.validation(), *edits, *self.originals.natural_sets()]
 
     def moment_images(self) -> ImageSet:

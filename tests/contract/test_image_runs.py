@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 import edit_robust.inquiry.images as inquiry
 from edit_robust.config import compose, experiment, run_id
 from edit_robust.core import UserError
+from edit_robust.metrics.paired import mcnemar
 from edit_robust.models.classifier import Classifier
 from edit_robust.runs import Run
 from edit_robust.shifts import corrupt, seed_of
@@ -142,6 +144,53 @@ def test_neither_workers_nor_the_store_change_anything(options: Options, tmp_pat
         assert one.id == other.id and records(one) == records(other)
 
 
+def test_released_images_stand_for_the_original_tasks(options: Options, data: Path, tmp_path: Path) -> None:
+    """With clean images as the released ones, corruptions take nothing from the original task."""
+    for name in ("fog", "impulse_noise"):
+        for severity in (1, 4):
+            folder = tmp_path / "released" / name / str(severity)
+            folder.mkdir(parents=True)
+            for file in data.glob("1*.png"):
+                shutil.copy(file, folder)
+    found, plain = run(options(f"shifts.released={tmp_path / 'released'}")), run(options())
+    for step in (0, 1):
+        got = found.predictions(step)
+        for key, (pred, logp) in got.items():
+            probe, _, _, severity = key
+            same = got["original", "", "none", 0] if probe == "original" else plain.predictions(step)[key]
+            np.testing.assert_array_equal(pred, same[0])
+            np.testing.assert_allclose(logp, same[1], atol=1e-5)
+    assert "released ImageNet-C" in found.status["corruption"] and "released" not in plain.status["corruption"]
+    (tmp_path / "released" / "fog" / "4" / "105.png").unlink()
+    with pytest.raises(UserError, match="has no 105"):
+        run(options(f"shifts.released={tmp_path / 'released'}", "force=true"))
+
+
+def test_intervals_come_from_single_images(options: Options) -> None:
+    r = run(options())
+    summary, right = r.summary, [r.right(step) for step in (0, 1)]
+    clean = ("original", "", "none", 0)
+    difference = right[1][clean].astype(float) - right[0][clean]
+    assert summary["original_change"] == pytest.approx(difference.mean())
+    assert summary["original_change"] == pytest.approx(
+        summary["original_accuracy"] - summary["unedited_original_accuracy"]
+    )
+    for name in ("edit_gain", "original_change", "original_ood_penalty", "editing_ood_penalty"):
+        assert summary[f"{name}_low"] <= summary[name] <= summary[f"{name}_high"]
+    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+    assert summary["original_mcnemar_p"] == pytest.approx(mcnemar(gained, lost))
+    assert (summary["original_gained"], summary["original_lost"]) == (gained, lost)
+    curve = run(options("trajectory=interpolate", "trajectory.alphas=[0.5,1]")).summary
+    assert 0 <= curve["monotone_edit_violation"] <= 1 and 0 < curve["monotone_edit_p"] <= 1
+
+
+def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> None:
+    """The paper's choice, by name: accuracy of selection is then that of the edit's own images."""
+    r = run(options("editor.select=validation", "editor.lr=search", "editor.lr_grid=[0.01,0.1]"))
+    at = r.records[r.records.metric == "search_accuracy"].value.iloc[0]
+    assert at == pytest.approx(r.summary["edit_accuracy"])
+
+
 def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(options())
     monkeypatch.setattr(inquiry, "SHARD", 7)  # as many as a batch: the same images run together
@@ -250,6 +299,8 @@ def test_words_and_images_do_not_mix(say: CommandLine) -> None:
         (["shifts.severities=[6]"], "severities are 1 to 5"),
         (["corruption=fogg"], "fog"),
         (["shifts.order=relesed"], "released"),
+        (["shifts.released=absent"], "absent is no folder"),
+        (["shifts.released=."], "unpack weather.tar"),
         (["model.name=resnet10x"], "resnet10t"),
         (["model.n_classes=3"], "3 classes"),
         (["layer.index=9"], "layers 0 to 3"),

@@ -1,4 +1,4 @@
-"""Orders of preparation, the released ImageNet-C's folders, and natural shifts."""
+"""Orders of preparation, and the released ImageNet-C's folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edit_robust.core.errors import UserError
-from edit_robust.shifts import corrupt, natural, order, released
+from edit_robust.shifts import corrupt, order, released
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -71,12 +71,10 @@ def test_order_errors() -> None:
 
 
 def test_released_layouts(tmp_path: Path) -> None:
-    first = touch(tmp_path / "weather" / "fog" / "3" / "n02" / "b.JPEG")
-    second = touch(tmp_path / "weather" / "fog" / "3" / "n01" / "a.JPEG")
-    touch(tmp_path / "weather" / "fog" / "3" / "n01" / "notes.txt")
-    flat = touch(tmp_path / "spatter" / "5" / "n01" / "c.JPEG")
-    assert released.list_images(released.find(tmp_path, "fog", 3)) == [(second, "n01"), (first, "n02")]
-    assert released.list_images(released.find(tmp_path, "spatter", 5)) == [(flat, "n01")]
+    nested = touch(tmp_path / "weather" / "fog" / "3" / "n02" / "b.JPEG")
+    flat = touch(tmp_path / "spatter" / "5" / "n01" / "c.jpg")
+    assert released.file_of(tmp_path, "fog", 3, "val/n02/b.JPEG") == nested
+    assert released.file_of(tmp_path, "spatter", 5, "n01/c.JPEG") == flat
     assert released.archive("speckle_noise") == "extra" and released.archive("contrast") == "digital"
     with pytest.raises(UserError, match=r"no fog at severity 4 \(it holds fog, spatter\): unpack weather.tar"):
         released.find(tmp_path, "fog", 4)
@@ -84,43 +82,5 @@ def test_released_layouts(tmp_path: Path) -> None:
         released.find(tmp_path / "absent", "fog", 4)
     with pytest.raises(UserError, match="severity 7"):
         released.find(tmp_path, "fog", 7)
-    with pytest.raises(UserError, match="holds no images"):
-        released.list_images(tmp_path / "weather" / "fog" / "3" / "n01")
-
-
-WNIDS = ("n00000005", "n00000003", "n00000009", "n00000001")
-
-
-def test_a_subset_of_classes_is_found_out_from_the_folders(tmp_path: Path) -> None:
-    for wnid in ("n00000009", "n00000005"):
-        for file in ("b.jpg", "a.jpg"):
-            touch(tmp_path / "imagenet-r" / wnid / file)
-    touch(tmp_path / "imagenet-r" / "README.txt")
-    for root in (tmp_path, tmp_path / "imagenet-r"):
-        shift = natural.read("imagenet-r", root, WNIDS)
-        assert shift.classes == (0, 2)
-        assert shift.labels.tolist() == [0, 0, 2, 2] and len(shift) == 4
-        assert shift.ids[0] == "n00000005/a.jpg" and shift.files[3].name == "b.jpg"
-
-
-def test_v2_folders_are_positions_in_imagenets_list(tmp_path: Path) -> None:
-    listed = natural.imagenet_wnids()
-    assert len(listed) == 1000 and listed[0] == "n01440764" and list(listed) == sorted(listed)
-    for folder in ("0", "10", "2", "999"):
-        touch(tmp_path / "imagenetv2-matched-frequency-format-val" / folder / "x.jpeg")
-    shift = natural.read("imagenet-v2", tmp_path)
-    assert shift.labels.tolist() == [0, 10, 2, 999] and shift.classes == (0, 2, 10, 999)
-    backwards = natural.read("imagenet-v2", tmp_path, listed[::-1])
-    assert backwards.labels.tolist() == [999, 989, 997, 0]
-
-
-def test_natural_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match='no natural shift "imagenet-q"'):
-        natural.read("imagenet-q", tmp_path, WNIDS)
-    with pytest.raises(UserError, match=r"holds no class folders: unpack imagenet-a there.*WordNet ids"):
-        natural.read("imagenet-a", tmp_path, WNIDS)
-    with pytest.raises(UserError, match=r"is no folder: unpack imagenet-v2 there.*0 to 999"):
-        natural.read("imagenet-v2", tmp_path / "absent", WNIDS)
-    touch(tmp_path / "n00000007" / "x.jpg")
-    with pytest.raises(UserError, match="1 of 1 class folders of imagenet-a are no class of the model, n00000007"):
-        natural.read("imagenet-a", tmp_path, WNIDS)
+    with pytest.raises(UserError, match=r"n01 has no b: shifts\.released holds ImageNet's validation images"):
+        released.file_of(tmp_path, "spatter", 5, "n01/b.JPEG")

@@ -11,7 +11,7 @@ import pytest
 
 from edit_robust.figures.frame import COLUMNS, RunData
 from edit_robust.image_summary import level_of, summarise_images
-from edit_robust.metrics import images
+from edit_robust.metrics import effective, images, paired
 
 CORRUPTIONS = ("gaussian_noise", "glass_blur", "fog", "pixelate")
 
@@ -176,51 +176,51 @@ def test_flips_and_paired_statistics() -> None:
     before = np.array([1] * 80 + [0] * 20, dtype=bool)
     after = before.copy()
     after[:10], after[-2:] = False, True
-    found = images.flips(before, after)
-    assert found == images.Flips(2, 10, 70, 18)
-    assert images.mcnemar(2, 10) == pytest.approx(0.03857421875)
-    assert images.mcnemar(0, 0) == 1.0
-    difference, low, high = images.paired_bootstrap(before, after)
+    found = paired.flips(before, after)
+    assert found == paired.Flips(2, 10, 70, 18)
+    assert paired.mcnemar(2, 10) == pytest.approx(0.03857421875)
+    assert paired.mcnemar(0, 0) == 1.0
+    difference, low, high = paired.paired_bootstrap(before, after)
     assert difference == pytest.approx(-0.08) and low < -0.12 and -0.04 < high < 0
-    assert images.paired_bootstrap(before, after) == images.paired_bootstrap(before, after)
+    assert paired.paired_bootstrap(before, after) == paired.paired_bootstrap(before, after)
     assert images.accuracy(before) == (0.8, 100) and np.isnan(images.accuracy([])[0])
 
 
 def test_clopper_pearson_against_known_values() -> None:
-    assert np.allclose(images.clopper_pearson(8, 10), (0.44390, 0.97479), atol=1e-5)
-    assert images.clopper_pearson(0, 10)[0] == 0.0 and images.clopper_pearson(10, 10)[1] == 1.0
+    assert np.allclose(paired.clopper_pearson(8, 10), (0.44390, 0.97479), atol=1e-5)
+    assert paired.clopper_pearson(0, 10)[0] == 0.0 and paired.clopper_pearson(10, 10)[1] == 1.0
 
 
 def test_bootstrap_of_units() -> None:
-    mean, low, high = images.bootstrap_mean([0.1, 0.2, 0.3, np.nan])
+    mean, low, high = paired.bootstrap_mean([0.1, 0.2, 0.3, np.nan])
     assert mean == pytest.approx(0.2) and 0.1 <= low < mean < high <= 0.3
-    assert np.isnan(images.bootstrap_mean([0.1])[1]) and np.isnan(images.bootstrap_mean([])[0])
+    assert np.isnan(paired.bootstrap_mean([0.1])[1]) and np.isnan(paired.bootstrap_mean([])[0])
 
 
 def test_monotone_violation_and_its_noise() -> None:
     alphas = [0.0, 0.5, 1.0]
-    assert images.monotone(alphas, [0.1, 0.2, 0.2], rising=True).size == 0.0
-    found = images.monotone(alphas, [0.4, 0.9, 0.5], rising=True, n=400)
+    assert paired.monotone(alphas, [0.1, 0.2, 0.2], rising=True).size == 0.0
+    found = paired.monotone(alphas, [0.4, 0.9, 0.5], rising=True, n=400)
     assert (round(found.size, 9), found.start, found.stop) == (0.4, 0.5, 1.0) and found.significant
-    assert not images.monotone(alphas, [0.90, 0.89, 0.90], rising=False, n=400).significant
+    assert not paired.monotone(alphas, [0.90, 0.89, 0.90], rising=False, n=400).significant
     correct = np.ones((3, 100), dtype=bool)
     correct[1, :9] = False  # nine images lost and won back: far from chance on the same images
     rates = correct.mean(axis=1)
-    paired = images.monotone(alphas, rates, rising=False, correct=correct)
-    assert paired.significant and paired.p == pytest.approx(3 * 2 / 2**9)
+    same = paired.monotone(alphas, rates, rising=False, correct=correct)
+    assert same.significant and same.p == pytest.approx(3 * 2 / 2**9)
 
 
 def test_effective_robustness() -> None:
     clean = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-    shifted = images.expit(-1.0 + 0.8 * images.logit(clean))
-    fit = images.fit_reference(clean, shifted)
+    shifted = effective.expit(-1.0 + 0.8 * effective.logit(clean))
+    fit = effective.fit_reference(clean, shifted)
     assert (fit.slope, fit.intercept, fit.n) == (pytest.approx(0.8), pytest.approx(-1.0), 5)
-    assert images.effective_robustness(0.7, shifted[2] + 0.05, fit) == pytest.approx(0.05)
+    assert effective.effective_robustness(0.7, shifted[2] + 0.05, fit) == pytest.approx(0.05)
     noisy = np.clip(shifted + np.array([0.01, -0.02, 0.02, -0.01, 0.0]), 0, 1)
-    low, high = images.fit_band(clean, noisy, [0.55, 0.85])
-    assert (low < high).all() and (low < images.fit_reference(clean, noisy)(np.array([0.55, 0.85]))).all()
+    low, high = effective.fit_band(clean, noisy, [0.55, 0.85])
+    assert (low < high).all() and (low < effective.fit_reference(clean, noisy)(np.array([0.55, 0.85]))).all()
     with pytest.raises(ValueError, match="two different"):
-        images.fit_reference([0.5, 0.5], [0.1, 0.2])
+        effective.fit_reference([0.5, 0.5], [0.1, 0.2])
 
 
 def test_leak_audit() -> None:

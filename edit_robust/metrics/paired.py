@@ -1,0 +1,135 @@
+"""Statistics on the same images under two or more models: which flipped, and what is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What became of single images between two models: wrong to right, right to wrong, and those that stayed."""
+
+    gained: int
+    lost: int
+    kept_right: int
+    kept_wrong: int
+
+
+def flips(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> Flips:
+    """Counts over the same images under two models, in the same order."""
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    gained, lost = ~first & second, first & ~second
+    return Flips(int(gained.sum()), int(lost.sum()), int((first & second).sum()), int((~first & ~second).sum()))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p that images flip either way equally often (McNemar's test); 1 where none flipped."""
+    from scipy.stats import binomtest  # heavy to import, and rarely needed
+
+    total = int(gained) + int(lost)
+    return 1.0 if total == 0 else float(binomtest(int(gained), total, 0.5).pvalue)
+
+
+def paired_bootstrap(
+    before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray, n: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Difference in accuracy between two models on the same images, and its 95 % percentile interval."""
+    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    # Resampled images can only be gained, lost or unchanged, so counts of the three say it all.
+    counts = np.array([(difference == one).sum() for one in (1, -1, 0)])
+    if counts.sum() == 0:
+        return float("nan"), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=n)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
+
+
+def bootstrap_mean(values: Sequence[float] | np.ndarray, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over units (such as seed and pair) and its 95 % percentile interval; one unit has no interval (NaN)."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if len(known) < 2:
+        return (float(known[0]) if len(known) else float("nan")), float("nan"), float("nan")
+    rows = np.random.default_rng(seed).integers(0, len(known), size=(n, len(known)))
+    low, high = np.percentile(known[rows].mean(axis=1), [2.5, 97.5])
+    return float(known.mean()), float(low), float(high)
+
+
+def grouped_bootstrap(
+    groups: Sequence[Sequence[float] | np.ndarray], n: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over groups of the mean of each one's images, and its 95 % percentile interval over images.
+
+    Images are drawn anew within each group: the interval is of these groups (requests), not of others like them.
+    """
+    known = [np.asarray(group, dtype=float) for group in groups if len(group)]
+    if not known:
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([x[rng.integers(0, len(x), size=(n, len(x)))].mean(axis=1) for x in known], axis=0)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(np.mean([x.mean() for x in known])), float(low), float(high)
+
+
+def clopper_pearson(right: float | int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of an accuracy of `right` out of n images."""
+    from scipy.special import betaincinv
+
+    rest = (1 - level) / 2
+    low = 0.0 if right <= 0 else float(betaincinv(right, n - right + 1, rest))
+    high = 1.0 if right >= n else float(betaincinv(right + 1, n - right, 1 - rest))
+    return low, high
+
+
+@dataclass(frozen=True)
+class Violation:
+    """The largest step the wrong way along alpha: its size, from where to where, and whether it is more than noise."""
+
+    size: float
+    start: float
+    stop: float
+    p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether it exceeds sampling noise at 5 %; p allows for having looked at all pairs of alphas."""
+        return self.p < 0.05
+
+
+def monotone(
+    alphas: Sequence[float] | np.ndarray,
+    accuracies: Sequence[float] | np.ndarray,
+    rising: bool,
+    n: int = 0,
+    correct: np.ndarray | None = None,
+) -> Violation:
+    """Monotone linear interpolation: edit accuracy never falls along alpha (`rising`), original accuracy never rises.
+
+    The noise is judged on the same images (`correct`: bool [alphas, images], McNemar's exact test), else from n alone
+    as if the two accuracies were independent, which calls fewer violations real. Either way times the number of pairs.
+    """
+    order = np.argsort(np.asarray(alphas, dtype=float), kind="stable")
+    alpha = np.asarray(alphas, dtype=float)[order]
+    value = np.asarray(accuracies, dtype=float)[order] * (1 if rising else -1)
+    fall = np.triu(value[:, None] - value[None, :], k=1)
+    fall = np.where(np.isfinite(fall), fall, 0.0)
+    pairs = len(alpha) * (len(alpha) - 1) // 2
+    if not pairs or fall.max() <= 0:
+        return Violation(0.0, float("nan"), float("nan"), 1.0)
+    i, j = np.unravel_index(int(fall.argmax()), fall.shape)
+    if correct is not None:
+        rows = np.asarray(correct, dtype=bool)[order]
+        found = flips(rows[i], rows[j])
+        p = mcnemar(found.gained, found.lost)
+    elif n > 0:
+        from scipy.special import ndtr
+
+        first, second = abs(value[i]), abs(value[j])
+        spread = np.sqrt(max((first * (1 - first) + second * (1 - second)) / n, 1.0 / n**2))
+        p = float(2 * ndtr(-fall[i, j] / spread))
+    else:
+        p = float("nan")
+    return Violation(float(fall[i, j]), float(alpha[i]), float(alpha[j]), min(1.0, p * pairs))
