@@ -56,6 +56,20 @@ class RunData:
         """Accuracies of an image run beside the unedited model's, see `metrics.images.scores`."""
         return images.scores(self.tidy)
 
+    def right(self, step: int) -> dict[tuple[str, str, str, int], np.ndarray]:
+        """Which images are answered right at a step of an image run, see `Run.right`; empty without its folder."""
+        from edit_robust.runs import Run  # reads weights too: not needed for most figures
+
+        if self.path is None or not (self.path / "outcomes" / f"{step:06d}.npz").is_file():
+            return {}
+        if step not in self._right:
+            self._right[step] = Run(self.path).right(step)
+        return self._right[step]
+
+    @cached_property
+    def _right(self) -> dict[int, dict[tuple[str, str, str, int], np.ndarray]]:
+        return {}
+
     @cached_property
     def curve(self) -> pd.DataFrame:
         """A row an edited model of an image run, see `metrics.images.curve`."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.images import gather, whole
+from edit_robust.figures.images import gather, image_runs, whole
 from edit_robust.metrics.images import at_edit_accuracy, with_start
 from edit_robust.metrics.paired import bootstrap_mean, monotone
 
@@ -51,7 +51,8 @@ def claims(runs: Sequence[RunData]) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     table = table.assign(role=table.method.map(role), layer=table.layer.astype(str))
     rows = [*negative(table), *rewriting_against_collision(table), *ranking(table)]
-    rows += [*concave(table), *monotone_paths(table), *layers_matter(table), *one_layer_against_all(table)]
+    rows += [*concave(table), *monotone_paths(table, image_runs(runs))]
+    rows += [*layers_matter(table), *one_layer_against_all(table)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -212,7 +213,15 @@ def concave(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [row(claim, "alpha between 0 and 1", _series(bulges), table, 1, missing="needs several alphas")]
 
 
-def monotone_paths(table: pd.DataFrame) -> list[dict[str, Any]]:
+def answers(one: pd.DataFrame, run: RunData, probe: str) -> np.ndarray | None:
+    """Which images a curve's models answer right, [alphas, images]; None where the run's folder does not say."""
+    steps = [0 if alpha <= ZERO else int(step) for alpha, step in zip(one.alpha, one.step, strict=True)]
+    key = (probe, str(one.request.iloc[0]) if probe == "edit" else "", "none", 0)
+    found = [run.right(step).get(key) for step in steps]
+    return None if any(x is None for x in found) else np.stack([x for x in found if x is not None])
+
+
+def monotone_paths(table: pd.DataFrame, runs: Sequence[RunData]) -> list[dict[str, Any]]:
     """Along alpha the edit never gets worse and the original task never better, beyond what sampling explains."""
     sizes: dict[Place, list[float]] = {}
     real = total = 0
@@ -220,7 +229,9 @@ def monotone_paths(table: pd.DataFrame) -> list[dict[str, Any]]:
         if len(one) < 3:
             continue
         for name, n, rising in (("edit_accuracy", "n_edit", True), ("original_accuracy", "n_original", False)):
-            found = monotone(one.alpha.to_numpy(), one[name].to_numpy(), rising, int(np.nan_to_num(one[n].iloc[-1])))
+            known = answers(one, runs[int(one.run.iloc[0])], name.partition("_")[0])
+            many = int(np.nan_to_num(one[n].iloc[-1]))
+            found = monotone(one.alpha.to_numpy(), one[name].to_numpy(), rising, many, known)
             sizes.setdefault(key[:2], []).append(found.size)
             real, total = real + found.significant, total + 1
     claim = "interpolation is monotone (largest step the wrong way)"
