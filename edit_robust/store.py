@@ -40,7 +40,10 @@ from edit_robust.editors.base import Edit, State
 from edit_robust.runs import TOTAL, WEIGHTS, kept_weights, put_weights, read_json, read_lines
 
 STATUS_EVERY = 10.0  # seconds: how stale the status of a running experiment may be
-PACKAGES = ("torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "safetensors", "edit-robust")
+PACKAGES = (
+    *("torch", "transformers", "tokenizers", "timm", "torchvision", "pillow"),
+    *("hydra-core", "omegaconf", "numpy", "safetensors", "edit-robust"),
+)
 
 
 class RunStore:

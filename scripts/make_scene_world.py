@@ -385,6 +385,8 @@ def make_baseline(args: argparse.Namespace) -> None:
         rows = reference_rows(args)
     else:
         rows = [r for r in json.loads(path.read_text())["networks"] if not r["shipped"]]
+    there = {r["name"] for r in rows}
+    rows += [r for name in NETS if f"{name}-stage1" not in there for r in first_stage(name, args)]
     for name in NETS:
         manifest = json.loads((ASSETS / name / "manifest.json").read_text())
         if "corruptions" in manifest:
@@ -398,6 +400,16 @@ def make_baseline(args: argparse.Namespace) -> None:
         "networks": rows,
     }  # fmt: skip
     path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def first_stage(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A shipped network as it was before it saw bad weather, where its first stage is at hand."""
+    file = args.pool / f"{name}-stage1.safetensors"
+    if not file.is_file():
+        return []
+    net = restore(config_of(NETS[name]), file)
+    size = sum(p.numel() for p in net.parameters())
+    return [row(f"{name}-stage1", False, size, quick(net), under_corruptions(net, args.pool))]
 
 
 def reference_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -448,9 +460,11 @@ def make_sheet(path: Path) -> None:
     shown = [(c, world.render("test", world.with_concept("test", c, 2, start=64))) for c in world.CONCEPTS]
     for style in world.STYLES:
         rows.append((f"style: {style}", np.concatenate([world.styled(s, c, style) for c, s in shown])))
-    cell, margin, head = 2 * world.SIZE, 160, 22
+    font = ImageFont.load_default(14)
+    cell, head = 2 * world.SIZE, 22
+    margin = 16 + max(int(font.getlength(name)) + 1 for name, _ in rows)
     sheet = Image.new("RGB", (margin + 16 * cell, 2 * head + len(rows) * cell), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw = ImageDraw.Draw(sheet)
     for x, name in enumerate(world.CLASSES):
         draw.text((margin + x * cell + cell / 2, head / 2), name, "black", font, anchor="mm")
     first_style = len(rows) - len(world.STYLES)

@@ -19,20 +19,16 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State
 from edit_robust.editors.images import (
     Asked,
-    Objective,
-    Rows,
     Select,
-    Training,
     as_edit,
     entered,
     generator_for,
-    learning_rates,
     one_layer,
     pairs_of,
-    search,
     selection,
     spans,
 )
+from edit_robust.editors.training import Objective, Rows, Training, learning_rates, search
 from edit_robust.models.classifier import Classifier
 from edit_robust.models.spine import Branch
 

@@ -26,22 +26,17 @@ from edit_robust.editors.base import Edit, State, check_numbers
 from edit_robust.editors.image_moments import directions, image_moments, moment_images, on_map, pixels, width
 from edit_robust.editors.images import (
     Asked,
-    Fit,
-    Objective,
     Pairs,
-    Rows,
     Select,
-    Training,
     as_edit,
     entered,
     generator_for,
-    learning_rates,
     one_layer,
     pairs_of,
-    search,
     selection,
 )
-from edit_robust.editors.low_rank import Fed, Reach, best_of, goal, optimise
+from edit_robust.editors.side_by_side import Fed, Reach, best_of, goal, optimise
+from edit_robust.editors.training import Fit, Objective, Rows, Training, learning_rates, search
 from edit_robust.models.classifier import Classifier
 from edit_robust.models.spine import Branch
 

@@ -15,21 +15,8 @@ from torch.nn.functional import cross_entropy
 from edit_robust.core import Request
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State
-from edit_robust.editors.images import (
-    Asked,
-    Objective,
-    Rows,
-    Select,
-    Training,
-    as_edit,
-    entered,
-    generator_for,
-    learning_rates,
-    one_layer,
-    pairs_of,
-    search,
-    selection,
-)
+from edit_robust.editors.images import Asked, Select, as_edit, entered, generator_for, one_layer, pairs_of, selection
+from edit_robust.editors.training import Objective, Rows, Training, learning_rates, search
 from edit_robust.models.classifier import Classifier
 
 #: Weight decay of a recipe that is given none.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm.models.resnet
@@ -119,12 +121,10 @@ class TinyTask:
     protocol: str = "images"
 
     def requests(self) -> list[Request]:
-        return [
-            Request(
-                f"r{i}", triples(self.pairs, i), None, extra={"search": triples(4, 50 + i), "validation": images(4, i)}
-            )
-            for i in range(self.n)
-        ]
+        def more(i: int) -> dict[str, Any]:
+            return {"search": triples(4, 50 + i), "validation": partial(images, 4, i)}
+
+        return [Request(f"r{i}", triples(self.pairs, i), None, extra=more(i)) for i in range(self.n)]
 
     def moment_images(self) -> ImageSet:
         return images(24, 7)
