@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edit_robust.core import Record, Request, UserError
+from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, resolve_layers
 from edit_robust.image_summary import summarise_images
@@ -87,6 +88,8 @@ def _walk(experiment: Experiment, store: RunStore, tracker: Tracker, ui: Ui) -> 
     """The loop: load, prepare, and look around at every point."""
     editor, trajectory = experiment.editor, experiment.trajectory
     requests = experiment.task.requests()
+    if experiment.asks == "images":
+        keep_freed_memory()
     with store.phase("load"):
         model = experiment.model()
     model.progress = ui.progress

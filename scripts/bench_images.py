@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edit_robust.core import Delta, Dense
+from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
 from edit_robust.editors.image_moments import image_moments, pixels, width
 from edit_robust.editors.images import Asked, entered, pairs_of, selection
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as runs do, and for both sides
     table = Table("what", "naive", "fast", "ratio", "asked for", "equal?", box=None)
     rows_of_moments(table, 64)
     rows_of_grid(table, 20, 4)

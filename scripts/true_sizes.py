@@ -18,6 +18,7 @@ from rich.table import Table
 
 from edit_robust.config import build, choices, compose, kind_of, resolved
 from edit_robust.core import Request
+from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.core.work import Workspace
 
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["vgg16", "resnet50", "vit-b16"])
     parser.add_argument("--images", type=int, default=8)
     args = parser.parse_args()
+    keep_freed_memory()  # as runs do
     table = Table("model", "editor", "seconds", "|dW|", "peak GiB so far", box=None)
     for name in args.models:
         model = build(resolved(compose([f"model={name}", "model.path=random"]))["model"], "model")
