@@ -13,7 +13,7 @@ from edit_robust.core.allocator import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(40):
     torch.ones(1 << 24)
 print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
