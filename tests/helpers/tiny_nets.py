@@ -73,13 +73,13 @@ def tiny_net(kind: str) -> nn.Module:
     return net.eval()
 
 
-def tiny_classifier(kind: str, **options: object) -> Classifier:
+def tiny_classifier(kind: str, device: str = "cpu", **options: object) -> Classifier:
     """The network as the program's own model, without a file."""
     own = Preprocessing(SIZE, SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     true = module.load_net
     module.load_net = lambda *a: (tiny_net(kind), own, kind, None)  # type: ignore[assignment]
     try:
-        return Classifier(path="random", name=kind, device="cpu", **options)  # type: ignore[arg-type]
+        return Classifier(path="random", name=kind, device=device, **options)  # type: ignore[arg-type]
     finally:
         module.load_net = true
 
