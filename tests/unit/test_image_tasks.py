@@ -521,6 +521,20 @@ def test_natural_shifts(tmp_path: Path, folder: Path) -> None:
     fails("task.natural.imagenet-r", lambda: pairs_task(tmp_path, rows, natural=natural).image_sets([]))
 
 
+def test_natural_shifts_in_their_own_folders(tmp_path: Path) -> None:
+    """V2's folders are positions in ImageNet's list; R's are WordNet ids below a folder of its own."""
+    for name in ("0", "10", "2", "999"):
+        save(tmp_path / "v2" / "imagenetv2-matched-frequency-format-val" / name / "x.png", picture(0))
+    for name in ("n01443537", "n01440764"):
+        save(tmp_path / "r" / "imagenet-r" / name / "x.png", picture(0))
+    (tmp_path / "r" / "imagenet-r" / "README.txt").write_text("about")
+    natural = {"imagenet-v2": str(tmp_path / "v2"), "imagenet-r": str(tmp_path / "r")}
+    task = pairs_task(tmp_path, pair_rows(tmp_path, 4), classes="imagenet", natural=natural)
+    found = {s.shift: (s.labels.tolist(), s.classes) for s in task.image_sets([])[1:]}
+    assert found["imagenet-v2"] == ([0, 10, 2, 999], (0, 2, 10, 999)) and found["imagenet-r"] == ([0, 1], (0, 1))
+    assert found["imagenet-r-unmasked"] == ([0, 1], None)
+
+
 # --- vehicles on snow -------------------------------------------------------------------------------------------------
 
 
