@@ -160,6 +160,10 @@ def _counts(records: pd.DataFrame, before: pd.DataFrame, table: pd.DataFrame, fi
         "n_edits": len(made) if len(made) else len(final),
         "n_refused": int(pd.to_numeric(made.value).sum()),
     }
+    leaked = records[records.metric == "leaked"].drop_duplicates("request", keep="last")
+    if len(leaked):
+        out["n_leaked"] = int(pd.to_numeric(leaked.value).sum())
+        out["leaked_share"] = float(out["n_leaked"] / max(1, leaked.n.sum()))
     for name in ("gained", "lost"):
         values = final[f"original_{name}"]
         if values.notna().any():

@@ -12,7 +12,6 @@ The unedited model has a drop like eq. 2 of its own, so it always stands beside.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -243,18 +242,3 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
         others = points[known]
         front[i] = not ((others >= points[i]).all(axis=1) & (others > points[i]).any(axis=1)).any()
     return front
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """How many of the evaluation images were trained on, and which share of all that is."""
-
-    count: int
-    share: float
-
-
-def overlap(train_ids: Sequence[str], eval_ids: Sequence[str]) -> Overlap:
-    """The leak audit: evaluation images that the edit was made from (the paper's own leak is .215 % on average)."""
-    train = set(train_ids)
-    count = sum(name in train for name in eval_ids)
-    return Overlap(count, count / len(eval_ids) if len(eval_ids) else 0.0)

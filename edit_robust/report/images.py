@@ -61,7 +61,8 @@ def chance(p: float | None) -> str:
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """What the edit brought, what it cost the original task, and what corruptions take from both."""
-    parts = [part for part in (gained(summary), cost(summary), corrupted(summary), refused(summary)) if part]
+    clauses = (gained(summary), cost(summary), corrupted(summary), refused(summary), leaked(summary))
+    parts = [part for part in clauses if part]
     if not parts:
         before = finite(summary, "unedited_original_accuracy")
         if before is None:
@@ -134,6 +135,14 @@ def refused(summary: Mapping[str, Any]) -> str:
     """Edits that were not made."""
     n = finite(summary, "n_refused")
     return f"{n:.0f} {'edit was' if n == 1 else 'edits were'} refused" if n else ""
+
+
+def leaked(summary: Mapping[str, Any]) -> str:
+    """The leak audit, where it found something."""
+    n, part = finite(summary, "n_leaked"), finite(summary, "leaked_share")
+    if not n or part is None:
+        return ""
+    return f"{n:,.0f} of the images it is judged by ({share(part)}) were trained on, too"
 
 
 def natural(summary: Mapping[str, Any]) -> list[str]:
@@ -209,6 +218,7 @@ def others(summary: Mapping[str, Any], moments: list[tuple[str, str]]) -> list[t
         ("n_edit_images", "images of the edit"),
         ("n_original_images", "images of the original task"),
         ("n_variants", "corruptions times severities"),
+        ("n_leaked", "images trained on and judged by"),
         ("n_refused", "edits refused"),
     ):
         value = finite(summary, key)

@@ -19,6 +19,7 @@ from edit_robust.config import compose, experiment, run_id
 from edit_robust.core import UserError
 from edit_robust.metrics.paired import mcnemar
 from edit_robust.models.classifier import Classifier
+from edit_robust.report.images import verdict
 from edit_robust.runs import Run
 from edit_robust.shifts import corrupt, seed_of
 
@@ -182,6 +183,16 @@ def test_intervals_come_from_single_images(options: Options) -> None:
     assert (summary["original_gained"], summary["original_lost"]) == (gained, lost)
     curve = run(options("trajectory=interpolate", "trajectory.alphas=[0.5,1]")).summary
     assert 0 <= curve["monotone_edit_violation"] <= 1 and 0 < curve["monotone_edit_p"] <= 1
+
+
+def test_images_trained_on_and_judged_by_are_counted(options: Options, data: Path) -> None:
+    """The leak audit: two of the photographs that the edit was made from are in the original task."""
+    assert run(options()).summary["n_leaked"] == 0
+    leaky = data / "leaky.csv"
+    leaky.write_text((data / "originals.csv").read_text() + "0.png,0\n1.png,1\n2.png,2\n")  # train, search, val
+    summary = run(options(f"task.original={leaky}")).summary
+    assert summary["n_leaked"] == 2 and summary["leaked_share"] == pytest.approx(2 / (N + 3 + N // 3))
+    assert "2 of the images it is judged by" in verdict(summary) and "trained on, too" in verdict(summary)
 
 
 def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> None:

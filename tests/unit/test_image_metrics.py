@@ -223,11 +223,6 @@ def test_effective_robustness() -> None:
         effective.fit_reference([0.5, 0.5], [0.1, 0.2])
 
 
-def test_leak_audit() -> None:
-    assert images.overlap(["a", "b"], ["b", "c", "d", "e"]) == images.Overlap(1, 0.25)
-    assert images.overlap([], []) == images.Overlap(0, 0.0)
-
-
 def test_summary_by_hand() -> None:
     s = image_run(summarised=True).summary
     assert (s["edit_accuracy"], s["unedited_edit_accuracy"]) == (pytest.approx(0.75), pytest.approx(0.45))
