@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.images import counted, gather, image_runs, numbered, whole, words
+from edit_robust.figures.images import gather, image_runs, numbered, pairs_and_seeds, whole, words
 from edit_robust.metrics.images import FAMILIES, corrupted
 
 NAME = "corruptions"
@@ -74,7 +74,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
             if place == 0:
                 ax.legend(loc="lower left", fontsize=7.5, handlelength=1.4, labelspacing=0.25, borderaxespad=0.2)
         n = int(found.n.max())
-        axes[place][0].set_ylabel(f"{panel}\n{counted(found.unit.nunique(), 'pair')}, n = {n:,}", fontsize=9)
+        axes[place][0].set_ylabel(f"{panel}\n{pairs_and_seeds(found)}, n = {n:,}", fontsize=9)
     return figure
 
 

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.images import best_layers, counted, gather, image_runs, interval, numbered, whisker
+from edit_robust.figures.images import (
+    best_layers,
+    counted,
+    gather,
+    image_runs,
+    interval,
+    numbered,
+    pairs_and_seeds,
+    whisker,
+)
 
 NAME = "edit-accuracy"
 TITLE = "How well the edit works, by method"
@@ -73,7 +82,5 @@ def layers_text(rows: pd.DataFrame) -> str:
 
 def size(rows: pd.DataFrame) -> str:
     """On how much the bars stand: pairs, seeds, images."""
-    pairs = rows.drop_duplicates("pair")
-    seeds = rows.seed.nunique()
-    more = f", {counted(seeds, 'seed')}" if seeds > 1 else ""
-    return f"{counted(len(pairs), 'pair')}{more}, {counted(int(pairs.n_edit.fillna(0).sum()), 'image')}"
+    images = int(rows.drop_duplicates("unit").n_edit.fillna(0).sum())
+    return f"{pairs_and_seeds(rows)}, {counted(images, 'image')}"

@@ -91,6 +91,12 @@ def gather(runs: Sequence[RunData], shifts: bool = False) -> pd.DataFrame:
     return out.assign(layer=pd.Categorical(out.layer, order, ordered=True))
 
 
+def pairs_and_seeds(rows: pd.DataFrame) -> str:
+    """`6 pairs, 3 seeds`."""
+    seeds = rows.seed.nunique()
+    return counted(rows.pair.nunique(), "pair") + (f", {counted(seeds, 'seed')}" if seeds > 1 else "")
+
+
 VALUE_COLUMNS = ("accuracy", "loss", "gained", "lost", "n", "unedited", "unedited_loss")
 
 

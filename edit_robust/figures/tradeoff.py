@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.images import counted, depth_colors, gather, image_runs, layers_of, numbered
+from edit_robust.figures.images import depth_colors, gather, image_runs, layers_of, numbered, pairs_and_seeds
 from edit_robust.metrics.images import with_start
 
 NAME = "tradeoff"
@@ -56,9 +56,9 @@ def draw(runs: Sequence[RunData]) -> Figure:
                 draw_curve(ax, one, colors[layer])
         if style.empty(ax):
             continue
-        ax.set_title(f"{panel}: {counted(rows.unit.nunique(), 'pair')}", fontsize=10)
-        ax.set_xlabel(f"original task (n = {int(rows.n_original.max()):,})")
-        ax.set_ylabel(f"edited images (n = {int(rows.drop_duplicates('pair').n_edit.sum()):,})")
+        ax.set_title(f"{panel}: {pairs_and_seeds(rows)}", fontsize=10)
+        ax.set_xlabel(f"original task (n = {int(rows.drop_duplicates('seed').n_original.sum()):,})")
+        ax.set_ylabel(f"edited images (n = {int(rows.drop_duplicates('unit').n_edit.sum()):,})")
         ax.set_xlim(*spread[0])
         ax.set_ylim(*spread[1])
         for axis in (ax.xaxis, ax.yaxis):
