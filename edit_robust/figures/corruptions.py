@@ -51,7 +51,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
         if not along or table[table.panel == panel].groupby("run").alpha.nunique().max() > 1
     ]
     size = (max(len(rows), 1), max(len(columns), 1))
-    figure, axes = style.panels(TITLE, *size, width=6.4 if size[1] == 1 else 3.3, height=2.3)
+    figure, axes = style.panels(TITLE, *size, width=6.4 if size[1] == 1 else 3.3, height=2.3 + 0.9 / size[0])
     if not rows:
         style.empty(axes[0][0])
         return figure
@@ -71,8 +71,8 @@ def draw(runs: Sequence[RunData]) -> Figure:
             else:
                 ax.set_xticks(sorted(found.severity.unique()))
                 ax.set_xlabel("severity (dotted: unedited)", fontsize=9)
-            if place == 0:
-                ax.legend(loc="lower left", fontsize=7.5, handlelength=1.4, labelspacing=0.25, borderaxespad=0.2)
+            if place == len(rows) - 1:  # below the column: curves may run anywhere
+                ax.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.24), fontsize=8, handlelength=1.4)
         n = int(found.n.max())
         axes[place][0].set_ylabel(f"{panel}\n{pairs_and_seeds(found)}, n = {n:,}", fontsize=9)
     return figure
