@@ -69,7 +69,12 @@ def grouped_bootstrap(
     if not known:
         return float("nan"), float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    drawn = np.mean([x[rng.integers(0, len(x), size=(n, len(x)))].mean(axis=1) for x in known], axis=0)
+    drawn = np.zeros(n)
+    for x in known:
+        step = max(1, (1 << 22) // len(x))  # so many draws at a time: of 50,000 images all would take gigabytes
+        for i in range(0, n, step):
+            rows = rng.integers(0, len(x), size=(min(step, n - i), len(x)))
+            drawn[i : i + step] += x[rows].mean(axis=1) / len(known)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(np.mean([x.mean() for x in known])), float(low), float(high)
 

@@ -41,7 +41,7 @@ def test_edits_and_answers_are_those_of_the_cpu(kind: str, name: str, tmp_path: 
         edit = editor.edit(model, task.requests(), state)
         assert not edit.refused
         x = model.see([shown.load(i) for i in range(len(shown))])
-        panel = [answer.float().cpu() for answer in next(iter(model.panel(x, [(edit.delta, [0.0, 0.5, 1.0])])))]
+        panel = [answer.float().cpu() for answer in model.panel(x, [(edit.delta, [0.0, 0.5, 1.0])])[0]]
         found.append((edit.delta, torch.stack(panel)))
     (ours, answers), (theirs, seen) = found
     for term in ours.terms:

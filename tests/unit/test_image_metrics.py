@@ -197,6 +197,17 @@ def test_bootstrap_of_units() -> None:
     assert np.isnan(paired.bootstrap_mean([0.1])[1]) and np.isnan(paired.bootstrap_mean([])[0])
 
 
+def test_grouped_bootstrap_draws_within_groups() -> None:
+    mean, low, high = paired.grouped_bootstrap([np.zeros(50), np.ones(50)])
+    assert (mean, low, high) == (0.5, 0.5, 0.5)  # groups differ, images do not
+    values = np.random.default_rng(1).normal(0.1, 1.0, 9000)
+    mean, low, high = paired.grouped_bootstrap([values], n=1000)
+    error = 1.96 * values.std() / 9000**0.5
+    assert mean == pytest.approx(values.mean()) and low == pytest.approx(mean - error, abs=0.1 * error)
+    assert high == pytest.approx(mean + error, abs=0.1 * error)
+    assert all(np.isnan(paired.grouped_bootstrap([[], []])))
+
+
 def test_monotone_violation_and_its_noise() -> None:
     alphas = [0.0, 0.5, 1.0]
     assert paired.monotone(alphas, [0.1, 0.2, 0.2], rising=True).size == 0.0
