@@ -19,10 +19,12 @@ from edit_robust.core.images import Pixels
 from edit_robust.core.work import ShowProgress, silent
 from edit_robust.models.anatomy import Block, find_blocks, visits
 from edit_robust.models.devices import DTYPES, resolve_device
+from edit_robust.models.fully_connected import run_as_linear
 from edit_robust.models.image_nets import Preprocessing, load_net
-from edit_robust.models.spine import Spine
+from edit_robust.models.spine import Branch, Project, Spine
 
 log = logging.getLogger(__name__)
+SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that go up as one batch: more leave the cache
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -72,6 +74,8 @@ class Classifier(Editable):
         self.size = self.preprocessing.size
         self.progress: ShowProgress = silent
         net = net.to(self.device, self.dtype).eval().requires_grad_(False)
+        if fast and self.device.type == "cpu":
+            run_as_linear(net)
         try:
             self._order = visits(net, self.size)
         except RuntimeError as e:
@@ -173,7 +177,8 @@ class Classifier(Editable):
         """Logits of x at the present weights + alpha * delta, for every delta and each of its alphas.
 
         Everything below the first changed module runs once. A change of one projection alone is linear: its output
-        is that of the present weights plus alpha times that of the change, so the projection runs once a delta.
+        is that of the present weights plus alpha times that of the change, so the projection runs once a delta, and
+        what lies above it runs on several alphas and deltas as one batch.
         The plain path (`fast` False) changes the weights and runs the whole network every time.
         """
         if not self.fast:
@@ -189,42 +194,54 @@ class Classifier(Editable):
             branch = spine.enter(x)
             if still and logits is None:
                 logits = spine.leave(branch).float()
+            own = {f"{module}.weight", f"{module}.bias"}
+            lines = [i for i in members if set(directions[i][0].terms) <= own and module in self.layers]
+            for i, logits_of_line in zip(
+                lines, self._lines(spine, branch, module, [directions[i] for i in lines]), strict=True
+            ):
+                found[i] = logits_of_line
             for i in members:
-                delta, alphas = directions[i]
-                if set(delta.terms) <= {f"{module}.weight", f"{module}.bias"} and module in self.layers:
-                    found[i] = self._line(spine, branch, module, delta, alphas)
-                else:
-                    for a in alphas:
-                        with self.patched(delta.scale(a)):
-                            found[i].append(spine.leave(branch).float())
+                for a in () if i in lines else directions[i][1]:
+                    with self.patched(directions[i][0].scale(a)):
+                        found[i].append(spine.leave(branch).float())
         for i in still:
             assert logits is not None
             found[i] = [logits for _ in directions[i][1]]
         return found
 
-    def _line(self, spine: Spine, branch: object, module: str, delta: Delta, alphas: Sequence[float]) -> list[Tensor]:
-        """Logits along a straight line of one projection's weights."""
-        layer = self.layers[module]
-        term, shift = delta.terms.get(layer.weight_name), delta.terms.get(f"{module}.bias")
-        own = layer.module.forward
-        at: dict[str, Tensor] = {}
+    def _lines(
+        self, spine: Spine, branch: Branch, module: str, lines: Sequence[tuple[Delta, Sequence[float]]]
+    ) -> list[list[Tensor]]:
+        """Logits along straight lines of one projection's weights."""
+        if not lines:
+            return []
+        layer, entry = self.layers[module], branch.entry
+        still = layer.module(entry)
+        rows = [(i, a) for i, (_, alphas) in enumerate(lines) for a in alphas]
+        at_once = max(1, SIDE_BY_SIDE // still.numel())
+        found: list[list[Tensor]] = [[] for _ in lines]
+        moved: dict[int, Tensor] = {}
+        for start in range(0, len(rows), at_once):
+            some = rows[start : start + at_once]
+            moved = {i: moved[i] if i in moved else self._moved(layer, lines[i][0], entry) for i, _ in some}
+            out = torch.cat([still + a * moved[i] for i, a in some])
+            logits = spine.leave(branch.repeat(len(some)), _giving(out)).float()
+            for (i, _), one in zip(some, logits.split(len(branch)), strict=True):
+                found[i].append(one)
+        return found
 
-        def project(alpha: float) -> object:
-            def forward(h: Tensor) -> Tensor:
-                if not at:
-                    at["still"] = own(h)
-                    moved = torch.zeros((), device=h.device, dtype=h.dtype)
-                    if term is not None:
-                        moved = moved + apply(layer, layer.native(term.dense().to(h.device, h.dtype)), h)
-                    if shift is not None:
-                        b = shift.dense().to(h.device, h.dtype).reshape(-1)
-                        moved = moved + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
-                    at["moved"] = moved
-                return at["still"] + alpha * at["moved"]
-
-            return forward
-
-        return [spine.leave(branch, project(a)).float() for a in alphas]  # type: ignore[arg-type]
+    @staticmethod
+    def _moved(layer: Layer, delta: Delta, h: Tensor) -> Tensor:
+        """What a change of a projection's weight and bias adds to its output."""
+        moved = torch.zeros((), device=h.device, dtype=h.dtype)
+        for name, term in delta.terms.items():
+            change = term.dense().to(h.device, h.dtype)
+            if name == layer.weight_name:
+                moved = moved + apply(layer, layer.native(change), h)
+            else:
+                b = change.reshape(-1)
+                moved = moved + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
+        return moved
 
     def _plain(self, x: Tensor, delta: Delta, alpha: float) -> Tensor:
         with self.patched(delta.scale(alpha)):
@@ -241,6 +258,11 @@ class Classifier(Editable):
             yield
         finally:
             self.restore(before)
+
+
+def _giving(out: Tensor) -> Project:
+    """A projection whose output is known."""
+    return lambda h: out
 
 
 def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class Branch:
 
     def repeat(self, times: int) -> Branch:
         """The batch over and over, `times` times."""
+        if times == 1:
+            return self
         return Branch.cat([self] * times)
 
 

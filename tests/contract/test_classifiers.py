@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from edit_robust.core import Delta, Dense, LowRank, UserError
+from edit_robust.models import fully_connected
 from edit_robust.models.classifier import Classifier, crop
+from edit_robust.models.fully_connected import run_as_linear
 from edit_robust.models.image_nets import Preprocessing
 
 NETS = [
@@ -202,3 +207,25 @@ def test_masks_go_the_way_of_their_images() -> None:
     mask[:, 32:] = True
     small = model.crop_mask(mask)
     assert small.shape == (32, 32) and not small[:, :14].any() and small[:, 18:].all()
+
+
+def test_convolutions_over_everything_are_linear_maps() -> None:
+    """Equal to the convolution, with its gradients, where it covers its input; a convolution elsewhere."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.Conv2d(5, 7, 4), nn.Conv2d(7, 3, 1))
+    quick = copy.deepcopy(net)
+    run_as_linear(quick)
+    for side in (4, 6):
+        x = torch.randn(3, 6, side, side)
+        a, b = (n(x) for n in (net, quick))
+        assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+        assert (side == 4) == (b.shape[-1] == 1)
+        for n, out in ((net, a), (quick, b)):
+            n.zero_grad()
+            out.square().sum().backward()
+        for p, q in zip(net.parameters(), quick.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, rtol=1e-3, atol=1e-4)  # type: ignore[arg-type]
+    with mock.patch.object(fully_connected, "linear", side_effect=AssertionError("taken")):
+        with pytest.raises(AssertionError, match="taken"):
+            quick(torch.randn(1, 6, 4, 4))
+        quick(torch.randn(1, 6, 6, 6))
