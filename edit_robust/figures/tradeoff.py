@@ -47,13 +47,14 @@ def draw(runs: Sequence[RunData]) -> Figure:
         return figure
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    spread = limits(table)
+    places = [(panel, layer) for panel in panels for layer in layers]
+    curves = {(p, n): mean_curve(table[(table.panel == p) & (table.layer == n)]) for p, n in places}
+    spread = limits([one for one in curves.values() if len(one)])
     for ax, panel in zip(axes.flat, panels, strict=False):
         rows = table[table.panel == panel]
         for layer in layers:
-            one = mean_curve(rows[rows.layer == layer])
-            if len(one):
-                draw_curve(ax, one, colors[layer])
+            if len(curves[panel, layer]):
+                draw_curve(ax, curves[panel, layer], colors[layer])
         if style.empty(ax):
             continue
         ax.set_title(f"{panel}: {pairs_and_seeds(rows)}", fontsize=10)
@@ -92,11 +93,11 @@ def draw_curve(ax: Axes, one: pd.DataFrame, color: str) -> None:
     ax.plot(x[:1], y[:1], color=style.INK, linestyle="none", marker="*", markersize=9, zorder=4)
 
 
-def limits(table: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The same axes in all panels, a little wider than the data."""
+def limits(drawn: Sequence[pd.DataFrame]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The same axes in all panels, a little wider than the curves."""
     found = []
     for name in ("original_accuracy", "edit_accuracy"):
-        values = pd.concat([table[name], table[f"unedited_{name}"]]).dropna().astype(float) * 100
+        values = pd.concat([pd.Series(dtype=float), *(one[name] for one in drawn)]).dropna()
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 100.0)
         pad = max(1.0, 0.06 * (high - low))
         found.append((low - pad, min(high + pad, 100 + pad)))
