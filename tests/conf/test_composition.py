@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,8 @@ def test_every_experiment_composes_in_all_its_jobs(name: str) -> None:
         ids.add(run_id(values))
         for group in set(said) - {"defaults", "hydra"}:
             for option, value in said[group].items() if isinstance(said[group], dict) else ():
-                assert values[group][option] == value
+                named = re.fullmatch(r"\$\{(\w+)\}", str(value))  # another option's value
+                assert values[group][option] == (values[named[1]] if named else value)
     assert len(ids) == len(found)
 
 
