@@ -290,6 +290,9 @@ def test_moved_files_make_the_same_run(options: Options, data: Path, tmp_path: P
     moved = [o.replace(str(data), str(tmp_path / "moved")) for o in options()]
     ids = [run_id(dict(experiment(compose(o)).config)) for o in (options(), moved)]
     assert ids[0] == ids[1]
+    picture = tmp_path / "moved" / "3-snow.png"
+    Image.fromarray(np.zeros((SIZE, SIZE, 3), dtype=np.uint8)).save(picture)
+    assert run_id(dict(experiment(compose(moved)).config)) != ids[0]  # the table is the same, a picture is another
 
 
 def test_words_and_images_do_not_mix(say: CommandLine) -> None:
