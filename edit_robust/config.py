@@ -252,8 +252,8 @@ def _check_shifts(values: dict[str, Any]) -> None:
         from edit_robust.inquiry.shifting import read_corruptions
 
         read_corruptions(wanted)
-    known: dict[str, Any] = {"severities": list, "order": str, "workers": int, "store_gb": int | float}
-    known["released"] = str | None
+    known: dict[str, Any] = {"severities": list, "order": str, "released": str | None}
+    known |= {"workers": int, "store_gb": int | float}
     options = values["shifts"]
     for name, value in options.items():
         if name not in known:

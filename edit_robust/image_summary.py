@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.metrics import images
-from edit_robust.paired_summary import Right, paired_summary
+from edit_robust.metrics.paired import Right
+from edit_robust.paired_summary import paired_summary
 
 #: `matched_`: where the edit has put right this share of what the unedited model got wrong on the edit's images.
 MATCH = 0.25

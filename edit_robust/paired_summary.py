@@ -6,17 +6,18 @@ independent samples would say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from edit_robust.metrics import images
-from edit_robust.metrics.paired import flips, grouped_bootstrap, mcnemar, monotone
+from edit_robust.metrics.paired import Key, Right, flips, grouped_bootstrap, mcnemar, monotone
 
-Key = tuple[str, str, str, int]  # probe, request, shift, severity
-Right = Mapping[Key, np.ndarray]  # bool [images] each
+#: Written from records by the summary itself: only their intervals are added here.
+FROM_RECORDS = ("original_ood_penalty", "editing_ood_penalty")
+_NONE = np.zeros(0)
 
 
 def paired_summary(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str, float]:
@@ -53,21 +54,27 @@ def paired_summary(records: pd.DataFrame, right: Callable[[int], Right]) -> dict
 
 
 def _interval(out: dict[str, float], name: str, groups: list[np.ndarray]) -> None:
-    mean, low, high = grouped_bootstrap([g for g in groups if len(g)])
+    mean, low, high = grouped_bootstrap(groups)
     if np.isfinite(mean):
         if name not in FROM_RECORDS:
             out[name] = mean
         out[f"{name}_low"], out[f"{name}_high"] = low, high
 
 
-#: Written from records by the summary itself.
-FROM_RECORDS = ("original_ood_penalty", "editing_ood_penalty")
-_NONE = np.zeros(0)
+def clean_key(probe: str, request: str) -> Key:
+    """A probe's clean images; the original task's are the same for all requests."""
+    return probe, request if probe == "edit" else "", "none", 0
+
+
+def answers_at(right: Callable[[int], Right], steps: Sequence[int], probe: str, request: str) -> np.ndarray | None:
+    """Which clean images are answered right, [steps, images]; None where that was not kept."""
+    found = [right(step).get(clean_key(probe, request)) for step in steps]
+    return None if any(x is None for x in found) else np.stack([x for x in found if x is not None])
 
 
 def _gain(before: Right, after: Right, request: str, probe: str = "edit") -> np.ndarray:
     """1, 0 or -1 a clean image."""
-    key = (probe, request if probe == "edit" else "", "none", 0)
+    key = clean_key(probe, request)
     return after[key].astype(float) - before[key] if key in after and key in before else _NONE
 
 
@@ -79,7 +86,7 @@ def _damage(before: Right, after: Right) -> np.ndarray:
 
 def _brittle(after: Right, request: str) -> np.ndarray:
     """Eq. 2 of single images."""
-    clean = after.get(("edit", request, "none", 0))
+    clean = after.get(clean_key("edit", request))
     keys = [k for k in after if k[:2] == ("edit", request) and k[3] > 0]
     return np.mean([after[k].astype(float) - clean for k in keys], axis=0) if keys and clean is not None else _NONE
 
@@ -99,11 +106,11 @@ def _monotone(table: pd.DataFrame, known: Callable[[int], Right]) -> dict[str, f
             one = one.drop_duplicates("alpha", keep="last").sort_values("alpha")
             if one.alpha.nunique() < 2:
                 continue
-            key = (probe, str(request) if probe == "edit" else "", "none", 0)
             steps, alphas = [int(step) for step in one.step], list(one.alpha)
             if alphas[0] > 1e-9:  # the unedited model is where every curve starts
                 steps, alphas = [0, *steps], [0.0, *alphas]
-            answers = np.stack([known(step)[key] for step in steps])
+            answers = answers_at(known, steps, probe, str(request))
+            assert answers is not None  # records and answers of a point are written together
             found.append(monotone(alphas, answers.mean(axis=1), rising, correct=answers))
         if found:
             worst = min(found, key=lambda v: (v.p, -v.size))

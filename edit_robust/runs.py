@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from edit_robust.core import Delta, Editable, Record, UserError, nearest
+from edit_robust.metrics.paired import Key
 
 if TYPE_CHECKING:
     from edit_robust.figures.frame import RunData
@@ -78,8 +79,8 @@ class Run:
             scopes = sorted({k.split("|")[0] for k in f.files})
             return {s: (f[f"{s}|index"], f[f"{s}|logp"], f[f"{s}|hits"]) for s in scopes}
 
-    def predictions(self, step: int) -> dict[tuple[str, str, str, int], tuple[np.ndarray, np.ndarray]]:
-        """(probe, request, shift, severity) -> (predicted class [n], log-probability of the right one [n]); images."""
+    def predictions(self, step: int) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+        """Key -> (predicted class [n], log-probability of the right one [n]); images."""
         found = {}
         with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
             for key in {k.rpartition("|")[0] for k in f.files}:
@@ -87,13 +88,17 @@ class Run:
                 found[probe, request, shift, int(severity)] = (f[f"{key}|pred"], f[f"{key}|logp"])
         return found
 
-    def right(self, step: int) -> dict[tuple[str, str, str, int], np.ndarray]:
-        """(probe, request, shift, severity) -> bool [n], whether each image is answered right at a point; images."""
-        by_set = {k: x.target.to_numpy() for k, x in self.examples.groupby(["probe", "group", "shift"], sort=False)}
+    @cached_property
+    def _targets(self) -> dict[Any, np.ndarray]:
+        """(probe, request, natural shift) -> the right class of each image."""
+        return {k: x.target.to_numpy() for k, x in self.examples.groupby(["probe", "group", "shift"], sort=False)}
+
+    def right(self, step: int) -> dict[Key, np.ndarray]:
+        """Key -> bool [n], whether each image is answered right at a point; images."""
         found = {}
         for key, (pred, _) in self.predictions(step).items():
             probe, request, shift, severity = key
-            found[key] = pred == by_set[probe, request, "none" if severity else shift]
+            found[key] = pred == self._targets[probe, request, "none" if severity else shift]
         return found
 
     def deltas(self) -> list[Delta]:

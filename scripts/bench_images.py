@@ -85,7 +85,7 @@ def together(
     return found
 
 
-def rows_of_moments(table: Table, n: int) -> None:
+def row_of_moments(table: Table, n: int) -> None:
     """Second moments of a layer's inputs over n images."""
     model, task = Classifier("builtin:scene-cnn"), SceneWorldTask(n_moments=n)
     images, name = task.moment_images(), model.layer_at(5).name
@@ -110,7 +110,7 @@ def rows_of_moments(table: Table, n: int) -> None:
     table.add_row(what, f"{plain:.2f} s", f"{seconds:.2f} s", f"{plain / seconds:.1f} x", "", f"to {error:.0e}")
 
 
-def rows_of_grid(table: Table, steps: int, restarts: int) -> None:
+def row_of_grid(table: Table, steps: int, restarts: int) -> None:
     """Low-rank edits: every learning rate from every start."""
     asked = SceneWorldTask(pairs="grass-snow").requests()[0]
     how, found, seconds = Training(GRID, steps), [], []
@@ -184,8 +184,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as runs do, and for both sides
     table = Table("what", "naive", "fast", "ratio", "asked for", "equal?", box=None)
-    rows_of_moments(table, 64)
-    rows_of_grid(table, 20, 4)
+    row_of_moments(table, 64)
+    row_of_grid(table, 20, 4)
     row_of_panel(table, args)
     CONSOLE.print(table)
 

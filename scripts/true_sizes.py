@@ -22,10 +22,8 @@ from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.core.work import Workspace
 
-STEPS: dict[str, list[str]] = {
-    "rewriting": ["editor.num_steps=2", "editor.restarts=2"],
-    "low-rank": ["editor.restarts=2"],
-}
+#: So little of each option that an editor has.
+SHORT = {"lr": 0.001, "check_every": 2, "num_steps": 2, "max_epochs": 2, "restarts": 2}
 
 
 class Noise:
@@ -49,9 +47,9 @@ class Noise:
 
 def one(editor_name: str, model: Any, noise: Noise) -> tuple[float, float]:
     """Seconds and the change's norm."""
-    more = STEPS.get(editor_name, [])
-    more = more if editor_name == "rewriting" else [*more, "editor.max_epochs=2"]
-    cfg = compose([f"editor={editor_name}", "editor.lr=0.001", "editor.check_every=2", *more])
+    node = resolved(compose([f"editor={editor_name}"]))["editor"]
+    short = [f"editor.{option}={value}" for option, value in SHORT.items() if option in node]
+    cfg = compose([f"editor={editor_name}", *short])
     editor = build(resolved(cfg)["editor"], "editor")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:

@@ -52,14 +52,14 @@ def content_digest(path: str | Path) -> str:
     else:
         named = {"": path} | (files_in_table(path) if path.suffix.lower() == ".csv" else {})
     for name, file in named.items():
-        h.update(f"{name}:{file.stat().st_size}:".encode())
+        size = file.stat().st_size
+        h.update(f"{name}:{size}:".encode())
         if len(named) <= _MANY or not name:
-            _hash_file(h, file)
+            _hash_file(h, file, size)
     return h.hexdigest()[:16]
 
 
-def _hash_file(h: Any, file: Path) -> None:
-    size = file.stat().st_size
+def _hash_file(h: Any, file: Path, size: int) -> None:
     with file.open("rb") as stream:
         if size <= _WHOLE:
             while chunk := stream.read(1 << 20):

@@ -90,7 +90,7 @@ class Fed:
     def leave(self, spine: Spine, layer: Layer, u: Tensor, v: Tensor, until: torch.nn.Module | None = None) -> Tensor:
         """[g, n, ...]: what the network makes of the images under each change."""
         out = add_changes(layer, self.still, self.x, u, v)
-        after = spine.leave(self.branch.repeat(len(u)), lambda h: out, until)
+        after = spine.leave(self.branch.repeat(len(u)), out, until)
         return after.reshape(len(u), -1, *after.shape[1:])
 
 
@@ -258,7 +258,7 @@ def _accuracies(fed: Fed, asked: Asked, spine: Spine, layer: Layer, u: Tensor, v
 @torch.no_grad()
 def goal(spine: Spine, clean: Fed, end: torch.nn.Module) -> Tensor:
     """f_<=l(x) at the present weights."""
-    return spine.leave(clean.branch, lambda h: clean.still, end)
+    return spine.leave(clean.branch, clean.still, end)
 
 
 def best_of(fits: Sequence[Fit | None]) -> Fit | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.metrics import images
+from edit_robust.metrics.paired import Right
 
 COLUMNS = (
     *("run", "step", "alpha", "n_edits", "scope", "probe", "shift", "severity", "layer", "metric", "value", "n"),
@@ -56,19 +57,18 @@ class RunData:
         """Accuracies of an image run beside the unedited model's, see `metrics.images.scores`."""
         return images.scores(self.tidy)
 
-    def right(self, step: int) -> dict[tuple[str, str, str, int], np.ndarray]:
-        """Which images are answered right at a step of an image run, see `Run.right`; empty without its folder."""
+    @cached_property
+    def right(self) -> Callable[[int], Right]:
+        """step -> which images are answered right there, see `Run.right`; none where the folder does not say."""
         from edit_robust.runs import Run  # reads weights too: not needed for most figures
 
-        if self.path is None or not (self.path / "outcomes" / f"{step:06d}.npz").is_file():
-            return {}
-        if step not in self._right:
-            self._right[step] = Run(self.path).right(step)
-        return self._right[step]
+        run = None if self.path is None else Run(self.path)
 
-    @cached_property
-    def _right(self) -> dict[int, dict[tuple[str, str, str, int], np.ndarray]]:
-        return {}
+        def at(step: int) -> Right:
+            known = run is not None and (run.path / "outcomes" / f"{step:06d}.npz").is_file()
+            return run.right(step) if run is not None and known else {}
+
+        return lru_cache(maxsize=64)(at)
 
     @cached_property
     def curve(self) -> pd.DataFrame:

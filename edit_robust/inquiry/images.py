@@ -21,13 +21,13 @@ from edit_robust.core.files import atomic_path, write_text
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.inquiry.base import Setting, weight_records
 from edit_robust.inquiry.shifting import Shifting, Variant
+from edit_robust.metrics.paired import Key
 from edit_robust.models.classifier import Classifier
 from edit_robust.runs import Run
 from edit_robust.trajectories import Point
 
 SHARD = 64  # images of a set that are measured at once, for all variants and points
 PANEL_BYTES, PANEL_POINTS = 2 << 30, 512
-Key = tuple[str, str, str, int]  # probe, request, shift, severity
 Answers = dict[Key, tuple[np.ndarray, np.ndarray]]  # predicted class, log-probability of the right one
 
 

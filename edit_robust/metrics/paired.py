@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+#: One set of images in one guise: probe, request, shift, severity.
+Key = tuple[str, str, str, int]
+#: Which images of each set are answered right: bool [images].
+Right = Mapping[Key, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,7 @@ def paired_bootstrap(
     before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray, n: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Difference in accuracy between two models on the same images, and its 95 % percentile interval."""
-    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    # Resampled images can only be gained, lost or unchanged, so counts of the three say it all.
-    counts = np.array([(difference == one).sum() for one in (1, -1, 0)])
-    if counts.sum() == 0:
-        return float("nan"), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=n)
-    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high)
+    return grouped_bootstrap([np.asarray(after, dtype=float) - np.asarray(before, dtype=float)], n, seed)
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
@@ -53,9 +51,7 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, n: int = 2000, seed: in
     known = known[np.isfinite(known)]
     if len(known) < 2:
         return (float(known[0]) if len(known) else float("nan")), float("nan"), float("nan")
-    rows = np.random.default_rng(seed).integers(0, len(known), size=(n, len(known)))
-    low, high = np.percentile(known[rows].mean(axis=1), [2.5, 97.5])
-    return float(known.mean()), float(low), float(high)
+    return grouped_bootstrap([known], n, seed)
 
 
 def grouped_bootstrap(

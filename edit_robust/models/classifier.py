@@ -21,7 +21,7 @@ from edit_robust.models.anatomy import Block, find_blocks, visits
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.fully_connected import run_as_linear
 from edit_robust.models.image_nets import Preprocessing, load_net
-from edit_robust.models.spine import Branch, Project, Spine
+from edit_robust.models.spine import Branch, Spine
 
 log = logging.getLogger(__name__)
 SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that go up as one batch: more leave the cache
@@ -196,13 +196,13 @@ class Classifier(Editable):
                 logits = spine.leave(branch).float()
             own = {f"{module}.weight", f"{module}.bias"}
             lines = [i for i in members if set(directions[i][0].terms) <= own and module in self.layers]
-            for i, logits_of_line in zip(
-                lines, self._lines(spine, branch, module, [directions[i] for i in lines]), strict=True
-            ):
-                found[i] = logits_of_line
-            for i in members:
-                for a in () if i in lines else directions[i][1]:
-                    with self.patched(directions[i][0].scale(a)):
+            along = self._lines(spine, branch, module, [directions[i] for i in lines])
+            for i, some in zip(lines, along, strict=True):
+                found[i] = some
+            for i in (i for i in members if i not in lines):
+                delta, alphas = directions[i]
+                for a in alphas:
+                    with self.patched(delta.scale(a)):
                         found[i].append(spine.leave(branch).float())
         for i in still:
             assert logits is not None
@@ -225,7 +225,7 @@ class Classifier(Editable):
             some = rows[start : start + at_once]
             moved = {i: moved[i] if i in moved else self._moved(layer, lines[i][0], entry) for i, _ in some}
             out = torch.cat([still + a * moved[i] for i, a in some])
-            logits = spine.leave(branch.repeat(len(some)), _giving(out)).float()
+            logits = spine.leave(branch.repeat(len(some)), out).float()
             for (i, _), one in zip(some, logits.split(len(branch)), strict=True):
                 found[i].append(one)
         return found
@@ -258,11 +258,6 @@ class Classifier(Editable):
             yield
         finally:
             self.restore(before)
-
-
-def _giving(out: Tensor) -> Project:
-    """A projection whose output is known."""
-    return lambda h: out
 
 
 def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 #: Largest difference of logits, relative to the largest, that counts as none: a GPU's last bits differ between calls.
 EQUAL = 1e-5
 Place = tuple[int, int]  # (call, which of its outputs)
-Project = Callable[[Tensor], Tensor]
 
 
 class _Enough(Exception):
@@ -82,9 +81,9 @@ class Spine:
         outputs, entry = self._record(x, [m for m, _ in self._stubs])
         return Branch(None, {(i, j): tree_flatten(outputs[i])[0][j] for i, j in self._live}, entry)
 
-    def leave(self, branch: Branch, project: Project | None = None, until: nn.Module | None = None) -> Tensor:
-        """Run from the module on: logits, or the output of `until`. `project` stands in for the module's forward."""
-        with self._standing_in(project), self._stopping(until) as seen:
+    def leave(self, branch: Branch, output: Tensor | None = None, until: nn.Module | None = None) -> Tensor:
+        """Run from the module on: logits, or the output of `until`. `output`: what the module gives, if it is known."""
+        with self._giving(output), self._stopping(until) as seen:
             try:
                 if branch.x is not None:
                     return self.net(branch.x)
@@ -230,11 +229,11 @@ class Spine:
                 m.__dict__.pop("forward", None)
 
     @contextmanager
-    def _standing_in(self, project: Project | None) -> Iterator[None]:
-        if project is None:
+    def _giving(self, output: Tensor | None) -> Iterator[None]:
+        if output is None:
             yield
             return
-        self.module.forward = project  # type: ignore[method-assign]
+        self.module.forward = lambda *_: output  # type: ignore[method-assign]
         try:
             yield
         finally:

@@ -20,6 +20,8 @@ from edit_robust.figures.grouping import natural
 from edit_robust.figures.images import gather, image_runs, whole
 from edit_robust.metrics.images import at_edit_accuracy, with_start
 from edit_robust.metrics.paired import bootstrap_mean, monotone
+from edit_robust.paired_summary import answers_at
+from edit_robust.report.numbers import chance
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "pairs", "verdict", "note")
 WHOLE, MATCHED = "whole edit", "matched edit accuracy"
@@ -197,7 +199,7 @@ def differ(claim: str, at: str, every: pd.DataFrame, table: pd.DataFrame, missin
     p = permuted(every.to_numpy(dtype=float))
     line = row(claim, at, every[means.idxmax()] - every[means.idxmin()], table, 1)
     line["verdict"] = "agrees" if p < 0.05 else "not seen"
-    line["note"] = f"{order_of(every)}; p = {p:.2g}" if p >= 0.001 else f"{order_of(every)}; p < 0.001"
+    line["note"] = f"{order_of(every)}; {chance(p)}"
     return line
 
 
@@ -232,9 +234,7 @@ def concave(table: pd.DataFrame) -> list[dict[str, Any]]:
 def answers(one: pd.DataFrame, run: RunData, probe: str) -> np.ndarray | None:
     """Which images a curve's models answer right, [alphas, images]; None where the run's folder does not say."""
     steps = [0 if alpha <= ZERO else int(step) for alpha, step in zip(one.alpha, one.step, strict=True)]
-    key = (probe, str(one.request.iloc[0]) if probe == "edit" else "", "none", 0)
-    found = [run.right(step).get(key) for step in steps]
-    return None if any(x is None for x in found) else np.stack([x for x in found if x is not None])
+    return answers_at(run.right, steps, probe, str(one.request.iloc[0]))
 
 
 def monotone_paths(table: pd.DataFrame, runs: Sequence[RunData]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edit_robust.figures.frame import RunData
-from edit_robust.report.numbers import Grid, amount, finite, span
+from edit_robust.report.numbers import Grid, amount, chance, finite, span
 
 #: Moments of an image run: prefix of the summary's keys, and what to call it.
 MOMENTS = (
@@ -52,11 +52,6 @@ def interval(summary: Mapping[str, Any], key: str) -> str:
     """` [-0.018, -0.006]`, where it is known."""
     low, high = finite(summary, f"{key}_low"), finite(summary, f"{key}_high")
     return "" if low is None or high is None else f" [{penalty(low)}, {penalty(high)}]"
-
-
-def chance(p: float | None) -> str:
-    """`p = 0.03`, `p < 0.001`."""
-    return "" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

@@ -77,6 +77,11 @@ def amount(value: float | None, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
+def chance(p: float | None) -> str:
+    """`p = 0.03`, `p < 0.001`."""
+    return "" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def span(seconds: float) -> str:
     """A duration: 12.3 s, 4 min 05 s, 2 h 13 min."""
     if seconds < 100:
