@@ -100,7 +100,9 @@ class RunStore:
             lock.release()
 
     def _recover(self) -> None:
-        """Cut off what a killed process left half written."""
+        """Cut off what a killed process left half written, and remove its unfinished files: the lock is ours."""
+        for litter in self.path.rglob(".*.part"):
+            litter.unlink(missing_ok=True)
         points = read_lines(self.path / "points.jsonl")
         self.done = {p["step"]: p for p in points}
         records = self.path / "records.jsonl"

@@ -117,6 +117,16 @@ def test_a_tail_that_was_half_written_is_cut_off(quick: Quick, tiny_model: TinyM
     assert records(go(made)) == whole
 
 
+def test_what_a_killed_process_was_writing_is_swept_up(quick: Quick, tiny_model: TinyModel) -> None:
+    made = prepared(quick(), tiny_model("gpt2"))
+    run = go(made)
+    kept = _changes(run)
+    for folder in ("deltas", "outcomes", "state", "."):
+        (run.path / folder / ".half.safetensors.x1_y2.part").write_bytes(b"half")
+    (run.path / "status.json").write_text(json.dumps({"status": "running"}))
+    assert _changes(go(made)) == kept and not list(run.path.rglob("*.part"))
+
+
 def test_records_that_were_shortened_by_hand_are_not_continued(quick: Quick, tiny_model: TinyModel) -> None:
     made = prepared(quick(), tiny_model("gpt2"))
     run = go(made)
