@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.options import ASIDE as NO_RESULT
+from edit_robust.core.options import FILE, says, words_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,16 +27,12 @@ if TYPE_CHECKING:
 
 PARTS = ("model", "task", "editor", "trajectory", "tracker")
 GROUPS = ("model", "task", "editor", "layer", "corruption", "trajectory", "tracker", "preset", "experiment")
-#: Options that name files: a run's id depends on what they hold, not on where they lie.
-FILES = (
-    *("path", "corpus_path", "held_out_path", "mom2", "mom2_dataset", "context_templates"),
-    *("original", "originals", "moments", "snow", "pairs", "textures", "stylised", "styles", "segmentations"),
-    *("annotations", "classes"),
-)
 #: Options that say how or where a run is done, not what it is.
 ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment")
+#: Of these parts, options that change no result (the parts have no constructor whose signature could say so).
+ASIDE_OF = {"shifts": ("workers", "store_gb")}
 #: Raised when results of the same config change, so that older runs are not taken for today's.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 def conf_dir() -> Path:
@@ -316,17 +314,21 @@ def bind(node: dict[str, Any], path: str) -> dict[str, Any]:
     for name, p in parameters.items():
         if p.default is inspect.Parameter.empty and name not in options:
             raise UserError(f"{path}.{name} must be given")
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = hints_of(target)
     for name, value in options.items():
         hint = hints.get(name, Any)
         if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)) or (
             isinstance(value, bool) and not _allows_bool(hint)
         ):
-            literal = [a for h in (hint, *typing.get_args(hint)) for a in typing.get_args(h) if isinstance(a, str)]
-            if literal:
+            if (literal := words_of(hint)) and not says(hint, FILE):
                 raise UserError(f"{path}.{name}={value}: {nearest(str(value), literal)}")
             raise UserError(f"{path}.{name}={value} is {_kind(value)}; {_wanted(hint)} is needed")
     return options
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Types of a constructor's options, with what they say of files."""
+    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
 def _allows_bool(hint: Any) -> bool:
@@ -339,6 +341,8 @@ def _kind(value: Any) -> str:
 
 
 def _wanted(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Annotated:
+        return _wanted(typing.get_args(hint)[0])
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list"}
     parts = typing.get_args(hint) if typing.get_origin(hint) not in (list, dict) else ()
     if parts:
@@ -352,9 +356,11 @@ def _wanted(hint: Any) -> str:
 def run_id(values: dict[str, Any]) -> str:
     """A run is named by what it does: its parts, and a hash of everything that can change a result.
 
-    Options that name files count by the files' content: moved files make the same run, changed files another one.
+    Choices count by their names and their options' values, never by where their code lies. Options that name files
+    (`DataFile` in the constructor's signature) count by the files' content: moved files make the same run, changed
+    files another one. Options marked `Aside` do not count.
     """
-    about = {k: _by_content(v) for k, v in values.items() if k not in ASIDE}
+    about = {k: _by_content(v, part=k) for k, v in values.items() if k not in ASIDE}
     text = json.dumps({"version": RESULTS_VERSION, **about}, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     parts = [
@@ -371,21 +377,36 @@ def _model_name(values: dict[str, Any]) -> str:
     return str(values["model"].get("name") or Path(str(values["model"].get("path"))).name)
 
 
-def _by_content(node: Any, key: str = "") -> Any:
+def _by_content(node: Any, hint: Any = None, part: str = "") -> Any:
+    """An option's value as it counts for a run's id. hint: its type, as the constructor's signature has it."""
+    if isinstance(node, dict) and "_target_" in node:
+        target = target_of(node, part)
+        hints = hints_of(target)
+        found = {
+            k: _by_content(v, hints.get(k))
+            for k, v in node.items()
+            if k[:1] != "_" and not says(hints.get(k), NO_RESULT)
+        }
+        return found if "name" in found else {"name": target.__name__, **found}
+    if isinstance(node, dict):
+        return {k: _by_content(v, hint) for k, v in node.items() if k not in ASIDE_OF.get(part, ())}
+    if isinstance(node, list):
+        return [_by_content(v, hint) for v in node]
+    if isinstance(node, str) and says(hint, FILE) and node not in words_of(hint):
+        return _content(node)
+    return node
+
+
+def _content(name: str) -> str:
+    """Hash of what a file, a folder or a shipped model holds; the name itself where there is no such file."""
     from edit_robust.core.files import content_digest
 
-    if isinstance(node, dict):
-        aside = ("cache_gb", "cache_dir", "workers", "store_gb")
-        return {k: _by_content(v, "path" if key == "natural" else k) for k, v in node.items() if k not in aside}
-    if key in FILES and isinstance(node, str):
-        if node.startswith("builtin:"):
-            from edit_robust.assets import asset_dir
+    if name.startswith("builtin:"):
+        from edit_robust.assets import asset_dir
 
-            return content_digest(asset_dir(node.removeprefix("builtin:")))
-        path = Path(node).expanduser()
-        if node and path.exists():
-            return content_digest(path)
-    return node
+        return content_digest(asset_dir(name.removeprefix("builtin:")))
+    path = Path(name).expanduser()
+    return content_digest(path) if name and path.exists() else name
 
 
 def build(node: dict[str, Any], path: str) -> Any:

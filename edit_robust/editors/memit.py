@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Delta, LowRank, Request
+from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
@@ -50,11 +52,11 @@ class Memit:
         v_weight_decay: float = 0.5,
         clamp_norm_factor: float = 0.75,
         kl_factor: float = 0.0625,
-        mom2: str = "computed",
-        mom2_dataset: str = "task",
+        mom2: Literal["computed"] | DataFile = "computed",
+        mom2_dataset: Literal["task"] | DataFile = "task",
         mom2_n_samples: int = 1000,
         mom2_update_weight: float = 15000.0,
-        context_templates: str = "sampled",
+        context_templates: Literal["sampled", "bare"] | DataFile = "sampled",
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from edit_robust.core import Delta, LowRank, Request, UserError
+from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
 from edit_robust.editors.contexts import ROME_RECIPE, context_templates, flatten
@@ -53,11 +54,11 @@ class Rome:
         v_weight_decay: float = 0.5,
         clamp_norm_factor: float = 4.0,
         kl_factor: float = 0.0625,
-        mom2: str = "computed",
-        mom2_dataset: str = "task",
+        mom2: Literal["computed"] | DataFile = "computed",
+        mom2_dataset: Literal["task"] | DataFile = "task",
         mom2_n_samples: int = 1000,
         mom2_adjustment: bool = True,
-        context_templates: str = "sampled",
+        context_templates: Literal["sampled", "bare"] | DataFile = "sampled",
         min_key_ratio: float | None = None,
         value_batch: int = 8,
         fast: bool | None = None,

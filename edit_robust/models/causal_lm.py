@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from edit_robust.core import Editable, Example, Layer, Scores, UserError, nearest
+from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.work import ShowProgress, silent
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.scorer import Scorer
@@ -45,7 +46,7 @@ class CausalLM(Editable):
 
     def __init__(
         self,
-        path: str,
+        path: DataFile,
         name: str | None = None,
         dtype: str = "float32",
         device: str = "auto",
@@ -54,7 +55,7 @@ class CausalLM(Editable):
         trust_remote_code: bool = False,
         fast: bool = True,
         batch_tokens: int = 4096,
-        cache_gb: float = 4.0,
+        cache_gb: Aside[float] = 4.0,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"model.dtype={dtype} is not a type of number; {nearest(dtype, DTYPES)}")

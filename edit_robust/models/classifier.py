@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edit_robust.core import Delta, Editable, Layer, UserError, nearest
 from edit_robust.core.images import Pixels
+from edit_robust.core.options import DataFile
 from edit_robust.core.work import ShowProgress, silent
 from edit_robust.models.anatomy import Block, find_blocks, visits
 from edit_robust.models.devices import DTYPES, resolve_device
@@ -45,7 +46,7 @@ class Classifier(Editable):
 
     def __init__(
         self,
-        path: str | None = None,
+        path: Literal["random"] | DataFile | None = None,
         name: str | None = None,
         library: Literal["timm", "torchvision"] = "timm",
         n_classes: int | None = None,

@@ -14,6 +14,7 @@ import numpy as np
 from edit_robust.core.data import Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.images import ImageSet, Pixels, Triples
+from edit_robust.core.options import DataFile
 from edit_robust.tasks.images import EXTENSIONS, Lazy, fitted, paste, read_image, read_textures
 from edit_robust.tasks.language import check_counts
 from edit_robust.tasks.natural import Originals
@@ -47,14 +48,14 @@ class ConceptStyle:
 
     def __init__(
         self,
-        original: str | None,
-        segmentations: str | None,
-        styles: str | None,
+        original: DataFile | None,
+        segmentations: DataFile | None,
+        styles: DataFile | None,
         name: str = "concept-style",
-        stylised: str | None = None,
-        annotations: str | None = None,
+        stylised: DataFile | None = None,
+        annotations: DataFile | None = None,
         pairs: str | list[str] = "all",
-        classes: str | list[str] | None = "imagenet",
+        classes: Literal["imagenet"] | DataFile | list[str] | None = "imagenet",
         n_train: int = 10,
         rho: float = 0.5,
         s_train: int = 1,
@@ -63,9 +64,9 @@ class ConceptStyle:
         n_variants: int | None = None,
         leak_free: bool = True,
         n_original: int | None = 5000,
-        moments: str | None = None,
+        moments: DataFile | None = None,
         n_moments: int = 512,
-        natural: dict[str, str | None] | None = None,
+        natural: dict[str, DataFile | None] | None = None,
         n_natural: int | None = None,
         seed: int = 0,
     ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edit_robust.core.data import Request
+from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
 from edit_robust.tasks.language import FileTask, Row, as_document, json_rows, kind_of, make_request
 
@@ -86,15 +87,15 @@ class Counterfact(FileTask):
     def __init__(
         self,
         name: str = "counterfact",
-        path: str | None = None,
+        path: DataFile | None = None,
         n_requests: int | None = None,
         order: int = 0,
         unique_subjects: bool = True,
-        corpus_path: str | None = None,
-        held_out_path: str | None = None,
+        corpus_path: DataFile | None = None,
+        held_out_path: DataFile | None = None,
         n_corpus: int = 100_000,
         n_held_out: int = 1000,
-        cache_dir: str = "outputs/cache/data",
+        cache_dir: Aside[str] = "outputs/cache/data",
     ) -> None:
         super().__init__(
             name, path, n_requests, order, unique_subjects, corpus_path, held_out_path, n_corpus, n_held_out

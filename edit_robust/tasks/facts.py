@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from edit_robust.core.data import Request
 from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.options import DataFile
 from edit_robust.tasks.language import (
     FileTask,
     Neighbour,
@@ -158,13 +159,13 @@ class Facts(FileTask):
 
     def __init__(
         self,
-        path: str,
+        path: DataFile,
         name: str = "facts",
         n_requests: int | None = None,
         order: int = 0,
         unique_subjects: bool = False,
-        corpus_path: str | None = None,
-        held_out_path: str | None = None,
+        corpus_path: DataFile | None = None,
+        held_out_path: DataFile | None = None,
         n_corpus: int = 100_000,
         n_held_out: int = 1000,
     ) -> None:

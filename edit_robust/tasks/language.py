@@ -17,6 +17,7 @@ import numpy as np
 
 from edit_robust.core.data import Example, Probe, Request
 from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.options import DataFile
 
 #: A neighbour's prompt and its right answer; None stands for the request's old answer.
 Neighbour = tuple[str, str | None]
@@ -295,12 +296,12 @@ class FileTask(ABC):
     def __init__(
         self,
         name: str,
-        path: str | None,
+        path: DataFile | None,
         n_requests: int | None,
         order: int,
         unique_subjects: bool,
-        corpus_path: str | None,
-        held_out_path: str | None,
+        corpus_path: DataFile | None,
+        held_out_path: DataFile | None,
         n_corpus: int,
         n_held_out: int,
     ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from edit_robust.core.data import Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.images import ImageSet, Triples
+from edit_robust.core.options import DataFile
 from edit_robust.tasks.images import Lazy, read_image, read_mask
 from edit_robust.tasks.natural import Originals
 from edit_robust.tasks.photographs import ClassNames, csv_table, file_beside, read_label, same_size
@@ -150,18 +151,18 @@ class Pairs:
 
     def __init__(
         self,
-        path: str | None,
-        original: str | None,
+        path: DataFile | None,
+        original: DataFile | None,
         name: str = "pairs",
-        classes: str | list[str] | None = None,
+        classes: Literal["imagenet"] | DataFile | list[str] | None = None,
         concept: str = "image",
         style: str = "edited",
         val_share: float = 0.5,
         search_share: float = 0.2,
         n_original: int | None = None,
-        moments: str | None = None,
+        moments: DataFile | None = None,
         n_moments: int = 512,
-        natural: dict[str, str | None] | None = None,
+        natural: dict[str, DataFile | None] | None = None,
         n_natural: int | None = None,
         seed: int = 0,
     ) -> None:

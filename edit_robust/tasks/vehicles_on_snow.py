@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from edit_robust.core.data import Request
 from edit_robust.core.errors import UserError
 from edit_robust.core.images import ImageSet, Triples
+from edit_robust.core.options import DataFile
 from edit_robust.tasks.folders import Listing, folder_listing
 from edit_robust.tasks.images import Lazy, fitted, paste, read_textures
 from edit_robust.tasks.language import check_counts
@@ -50,20 +51,20 @@ class VehiclesOnSnow:
 
     def __init__(
         self,
-        snow: str | None,
-        original: str | None,
+        snow: DataFile | None,
+        original: DataFile | None,
         name: str = "vehicles-on-snow",
-        pairs: str | None = None,
-        originals: str | None = None,
-        textures: str | None = None,
+        pairs: DataFile | None = None,
+        originals: DataFile | None = None,
+        textures: DataFile | None = None,
         labels: dict[str, int | str] | None = None,
-        classes: str | list[str] = "imagenet",
+        classes: Literal["imagenet"] | DataFile | list[str] = "imagenet",
         n_train: int | None = None,
         search_share: float = 0.2,
         n_original: int | None = 5000,
-        moments: str | None = None,
+        moments: DataFile | None = None,
         n_moments: int = 512,
-        natural: dict[str, str | None] | None = None,
+        natural: dict[str, DataFile | None] | None = None,
         n_natural: int | None = None,
         seed: int = 0,
     ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from edit_robust.core.data import Request
+from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
 from edit_robust.tasks.language import FileTask, Row, as_document, json_rows, make_request
 
@@ -55,16 +56,16 @@ class Zsre(FileTask):
     def __init__(
         self,
         name: str = "zsre",
-        path: str | None = None,
+        path: DataFile | None = None,
         target: Literal["answers", "alt"] = "answers",
         n_requests: int | None = None,
         order: int = 0,
         unique_subjects: bool = True,
-        corpus_path: str | None = None,
-        held_out_path: str | None = None,
+        corpus_path: DataFile | None = None,
+        held_out_path: DataFile | None = None,
         n_corpus: int = 100_000,
         n_held_out: int = 1000,
-        cache_dir: str = "outputs/cache/data",
+        cache_dir: Aside[str] = "outputs/cache/data",
     ) -> None:
         super().__init__(
             name, path, n_requests, order, unique_subjects, corpus_path, held_out_path, n_corpus, n_held_out

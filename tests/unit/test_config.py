@@ -10,12 +10,13 @@ import pytest
 from edit_robust import config
 from edit_robust.config import bind, build, expand, run_id
 from edit_robust.core import UserError
+from edit_robust.core.options import Aside, DataFile
 
 
 class Thing:
     def __init__(
         self,
-        path: str,
+        path: DataFile,
         n: int = 1,
         rate: float = 0.5,
         kind: Literal["big", "small"] = "big",
@@ -23,6 +24,10 @@ class Thing:
         fast: bool | None = None,
         layers: int | list[int] | str = "auto",
         anything: Any = None,
+        text: Literal["task"] | DataFile = "task",
+        word: str = "grass-snow",
+        more: dict[str, DataFile | None] | None = None,
+        memory: Aside[float] = 4.0,
     ) -> None:
         if n < 0:
             raise ValueError("n is\nbelow 0")
@@ -98,15 +103,15 @@ def test_expanding_a_sweep() -> None:
 
 
 def values(path: Path, **more: Any) -> dict[str, Any]:
-    parts = {k: {"name": k} for k in ("editor", "trajectory")}
-    return {**parts, "model": {"name": None, "path": str(path)}, "task": {"name": "t", "cache_dir": "x"}, **more}
+    parts: dict[str, Any] = {k: {"name": k} for k in ("editor", "trajectory", "task")}
+    return {**parts, "model": node(path=str(path), name=None), **more}
 
 
 def test_a_runs_name(tmp_path: Path) -> None:
     (tmp_path / "my model").mkdir()
     (tmp_path / "my model" / "w").write_text("1")
     first = run_id(values(tmp_path / "my model"))
-    assert first.startswith("editor-my_model-t-trajectory-") and len(first.rpartition("-")[2]) == 8
+    assert first.startswith("editor-my_model-task-trajectory-") and len(first.rpartition("-")[2]) == 8
     (tmp_path / "my model").rename(tmp_path / "moved")
     moved = run_id(values(tmp_path / "moved"))
     assert moved.rpartition("-")[2] == first.rpartition("-")[2]
@@ -115,3 +120,37 @@ def test_a_runs_name(tmp_path: Path) -> None:
     assert run_id(values(tmp_path / "moved", seed=1)) != run_id(values(tmp_path / "moved", seed=2))
     for aside in ("force", "figures", "tracker", "paths", "hydra"):
         assert run_id(values(tmp_path / "moved", **{aside: 1})) == run_id(values(tmp_path / "moved", **{aside: 2}))
+
+
+def test_code_may_move_and_runs_stay(tmp_path: Path) -> None:
+    here, there = node(), {**node(), "_target_": "another.place.Thing"}
+    assert run_id(values(tmp_path, task=here | {"name": "t"})) == run_id(values(tmp_path, task=there | {"name": "t"}))
+    assert run_id(values(tmp_path, task=node(name="a"))) != run_id(values(tmp_path, task=node(name="b")))
+
+
+def test_a_word_is_no_file_even_where_a_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only options typed as files are looked up, and of these no word that the type itself names."""
+    monkeypatch.chdir(tmp_path)
+    task = {"name": "t", **node(text="task", word="grass-snow")}
+    before = run_id(values(tmp_path / "m", task=task))
+    for folder in ("task", "grass-snow", "t", "big"):
+        (tmp_path / folder).mkdir()
+    assert run_id(values(tmp_path / "m", task=task)) == before
+
+
+def test_files_in_a_dict_of_options_count_by_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    (tmp_path / "c").write_text("2")
+    names = [
+        run_id(values(tmp_path / "m", task={"name": "t", **node(more={"imagenet-r": str(tmp_path / f), "x": None})}))
+        for f in "abc"
+    ]
+    assert names[0] == names[1] != names[2]
+
+
+def test_what_changes_no_result_is_left_out(tmp_path: Path) -> None:
+    some = [{"name": "t", **node(memory=gb)} for gb in (1.0, 2.0)]
+    assert run_id(values(tmp_path, task=some[0])) == run_id(values(tmp_path, task=some[1]))
+    other = [{"name": "t", **node(rate=r)} for r in (1.0, 2.0)]
+    assert run_id(values(tmp_path, task=other[0])) != run_id(values(tmp_path, task=other[1]))
