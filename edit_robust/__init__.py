@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edit_robust.runs import Run
+    from edit_robust.runs.reader import Run
 
 _WHERE = {
-    "CausalLM": "edit_robust.models.causal_lm",
-    "Classifier": "edit_robust.models.classifier",
-    "Collision": "edit_robust.editors.collision",
+    "CausalLM": "edit_robust.models.language.causal_lm",
+    "Classifier": "edit_robust.models.vision.classifier",
+    "Collision": "edit_robust.editors.vision.collision",
     "Delta": "edit_robust.core",
-    "DirectLowRank": "edit_robust.editors.low_rank",
+    "DirectLowRank": "edit_robust.editors.vision.low_rank",
     "Example": "edit_robust.core",
-    "FactWorldTask": "edit_robust.tasks.fact_world",
-    "FineTune": "edit_robust.editors.fine_tune",
-    "Memit": "edit_robust.editors.memit",
+    "FactWorldTask": "edit_robust.tasks.language.fact_world",
+    "FineTune": "edit_robust.editors.language.fine_tune",
+    "Memit": "edit_robust.editors.language.memit",
     "Request": "edit_robust.core",
-    "Rewriting": "edit_robust.editors.rewriting",
-    "Rome": "edit_robust.editors.rome",
-    "Run": "edit_robust.runs",
-    "SceneWorldTask": "edit_robust.tasks.scene_task",
-    "Supervised": "edit_robust.editors.supervised",
+    "Rewriting": "edit_robust.editors.vision.rewriting",
+    "Rome": "edit_robust.editors.language.rome",
+    "Run": "edit_robust.runs.reader",
+    "SceneWorldTask": "edit_robust.tasks.vision.scene_world",
+    "Supervised": "edit_robust.editors.vision.supervised",
     "UserError": "edit_robust.core",
     "Workspace": "edit_robust.core.work",
 }
@@ -38,8 +38,9 @@ __all__ = ["__version__", "load", "run", *_WHERE]
 
 def run(overrides: Sequence[str] = (), quiet: bool = True) -> Run:
     """Run an experiment given as on the command line. Raises UserError where the command line ends with code 2."""
-    from edit_robust.config import compose, run_config
-    from edit_robust.ui import Ui
+    from edit_robust.config.compose import compose
+    from edit_robust.config.launch import run_config
+    from edit_robust.messages import Ui
 
     return run_config(compose(list(overrides)), Ui(quiet=quiet))
 
@@ -48,7 +49,7 @@ def load(name: str, outputs: str = "outputs") -> Run:
     """A run made earlier, by its id, the beginning or end of its id, or its folder."""
     from pathlib import Path
 
-    from edit_robust.runs import find_run
+    from edit_robust.runs.reader import find_run
 
     return find_run(name, Path(outputs))
 

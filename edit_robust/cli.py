@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edit_robust.messages import exit_code, explain
+
 if TYPE_CHECKING:
-    from edit_robust.runs import Run
+    from edit_robust.runs.reader import Run
 
 app = typer.Typer(
     help="Edit a neural network and measure what the edit broke.",
@@ -28,7 +28,7 @@ Names = Annotated[list[str] | None, typer.Argument(help="Run ids, the beginning 
 )
 def run(ctx: typer.Context) -> None:
     """Run an experiment: `edit-robust run editor=rome model=gptj`; -m for a sweep; --help and --cfg job are Hydra's."""
-    from edit_robust.config import main as hydra_main
+    from edit_robust.config.launch import main as hydra_main
 
     try:
         failures = hydra_main(ctx.args)
@@ -42,8 +42,9 @@ def run(ctx: typer.Context) -> None:
 @app.command()
 def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`.")] = None) -> None:
     """Check a config without loading a weight: names, types, files."""
-    from edit_robust.config import check as check_config
-    from edit_robust.config import compose, jobs, run_id
+    from edit_robust.config.check import check as check_config
+    from edit_robust.config.compose import compose, jobs
+    from edit_robust.config.identity import run_id
 
     for job in jobs(overrides or [], multirun=True):
         values = check_config(compose(job))
@@ -62,7 +63,7 @@ def ls(
     from rich.console import Console
     from rich.table import Table
 
-    from edit_robust.config import choices
+    from edit_robust.config.compose import choices
 
     groups = {g + "s": g for g in ("model", "editor", "task", "layer", "corruption", "experiment", "tracker")}
     groups["trajectories"] = "trajectory"
@@ -127,7 +128,7 @@ def export(
 ) -> None:
     """Save the edited model of a run as a folder that transformers loads."""
     from edit_robust.export import export_model
-    from edit_robust.runs import find_run
+    from edit_robust.runs.reader import find_run
 
     typer.echo(export_model(find_run(name, outputs), folder))
 
@@ -136,7 +137,7 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
     from fnmatch import fnmatch
 
     from edit_robust.core.errors import UserError
-    from edit_robust.runs import find_run, list_runs
+    from edit_robust.runs.reader import find_run, list_runs
 
     if not names:
         runs = [r for r in list_runs(outputs) if r.complete]
@@ -154,7 +155,7 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
 def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
     from rich.table import Table
 
-    from edit_robust.runs import list_runs
+    from edit_robust.runs.reader import list_runs
 
     table = Table(box=None, pad_edge=False)
     for column in ("run", "status", "edits"):
@@ -181,76 +182,13 @@ def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
 
 
 def _print_needs(console) -> None:  # type: ignore[no-untyped-def]
-    from edit_robust.config import choices, compose, target_of
+    from edit_robust.config.check import target_of
+    from edit_robust.config.compose import choices, compose
 
     for name in choices("task"):
         target = target_of({"_target_": compose([f"task={name}"]).task._target_}, "task")
         if needs := getattr(target, "needs", ""):
             console.print(f"\n[bold]{name}[/bold]\n{needs}", highlight=False)
-
-
-def present(run: Run) -> None:
-    """The end of a run: a table, one sentence, and where everything is."""
-    from rich.console import Console
-
-    from edit_robust.report.sentence import verdict
-    from edit_robust.report.table import summary_table
-
-    console = Console(highlight=False)
-    console.print(summary_table(run.summary, run.config))
-    console.print(verdict(run.summary, run.config), markup=False)
-    console.print(f"{_short(run.path)}", markup=False, soft_wrap=True)
-
-
-def _short(path: Path) -> Path:
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path
-
-
-def exit_code(error: BaseException) -> int:
-    """2 for what the user can put right, 130 for Ctrl-C, 1 for the rest."""
-    from edit_robust.core.errors import UserError
-
-    if isinstance(error, UserError) or hasattr(error, "format_message"):  # the latter is Typer's
-        return 2
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
-
-
-def _disk_full(error: BaseException) -> bool:
-    """Python's own error, or what safetensors makes of it."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError):
-        return error.errno in full
-    return type(error).__name__ == "SafetensorError" and any(f"os error {n})" in str(error) for n in full)
-
-
-def explain(error: BaseException) -> None:
-    """Say on stderr what went wrong: one line where the cause is known, the traceback where it is not."""
-    import traceback
-
-    from edit_robust.core.errors import UserError
-
-    go_on = "What was measured is kept; the same command goes on from there."
-    file = getattr(error, "filename", None)
-    if type(error).__name__ == "NoArgsIsHelpError":  # `edit-robust` alone: the message is the help
-        line = str(error)
-    elif isinstance(error, UserError) or hasattr(error, "format_message"):
-        text = error.format_message() if hasattr(error, "format_message") else str(error)
-        line = f"edit-robust: {' '.join(text.split())}"
-    elif isinstance(error, KeyboardInterrupt):
-        line = f"edit-robust: stopped. {go_on}"
-    elif _disk_full(error):
-        line = f"edit-robust: the disk is full{f' ({file})' if file else ''}. {go_on}"
-    elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        line = f"edit-robust: {file or 'a file'} cannot be written or read: {error.strerror}. {go_on}"
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        line = f"edit-robust: out of memory; try a smaller model.batch_tokens or model.dtype=bfloat16. {go_on}"
-    else:
-        traceback.print_exception(error)
-        line = f"edit-robust: stopped by an error of the program ({type(error).__name__}). {go_on}"
-    print(line, file=sys.stderr)
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edit_robust.config import build
+from edit_robust.config.check import build
 from edit_robust.core import UserError
-from edit_robust.runs import Run
+from edit_robust.runs.reader import Run
 
 
 def export_model(run: Run, folder: Path) -> Path:

@@ -15,14 +15,15 @@ from edit_robust.core import Record, Request, UserError
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, resolve_layers
-from edit_robust.image_summary import summarise_images
-from edit_robust.inquiry import Setting, inquire
-from edit_robust.runs import Run
-from edit_robust.store import RunStore, set_aside
-from edit_robust.summary import summarise
+from edit_robust.evaluate.base import Setting
+from edit_robust.evaluate.image_summary import summarise_images
+from edit_robust.evaluate.inquire import inquire
+from edit_robust.evaluate.summary import summarise
+from edit_robust.messages import Ui
+from edit_robust.runs.folder import RunStore, set_aside
+from edit_robust.runs.reader import Run
 from edit_robust.trackers.base import Tracker
 from edit_robust.trajectories import Point, Trajectory
-from edit_robust.ui import Ui
 
 
 @dataclass(frozen=True)

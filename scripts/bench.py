@@ -23,14 +23,14 @@ from rich.table import Table
 from edit_robust.core import Example, Request, Scores
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State
-from edit_robust.editors.contexts import ROME_RECIPE, context_templates, flatten
-from edit_robust.editors.rome import Rome
-from edit_robust.editors.values import optimise_values
-from edit_robust.metrics.language import accuracy, success
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.tasks.counterfact import Counterfact
-from edit_robust.tasks.fact_world import FactWorldTask
-from edit_robust.tasks.language import ask
+from edit_robust.editors.language.helpers.contexts import ROME_RECIPE, context_templates, flatten
+from edit_robust.editors.language.helpers.values import optimise_values
+from edit_robust.editors.language.rome import Rome
+from edit_robust.evaluate.statistics.success import accuracy, success
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.tasks.language.counterfact import Counterfact
+from edit_robust.tasks.language.fact_world import FactWorldTask
+from edit_robust.tasks.language.questions import ask
 
 CONSOLE = Console(highlight=False)
 

@@ -23,13 +23,13 @@ from rich.table import Table
 from edit_robust.core import Delta, Dense
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
-from edit_robust.editors.image_moments import image_moments, pixels, width
-from edit_robust.editors.images import Asked, entered, pairs_of, selection
-from edit_robust.editors.side_by_side import Fed, Reach, optimise
-from edit_robust.editors.training import GRID, Training
-from edit_robust.models.classifier import Classifier
+from edit_robust.editors.vision.helpers.moments import image_moments, pixels, width
+from edit_robust.editors.vision.helpers.pairs import Asked, entered, pairs_of, selection
+from edit_robust.editors.vision.helpers.side_by_side import Fed, Reach, optimise
+from edit_robust.editors.vision.helpers.training import GRID, Training
+from edit_robust.models.vision.classifier import Classifier
 from edit_robust.shifts import ALL, corrupt, seed_of
-from edit_robust.tasks.scene_task import SceneWorldTask
+from edit_robust.tasks.vision.scene_world import SceneWorldTask
 
 CONSOLE = Console(highlight=False)
 ALPHAS = [i / 10 for i in range(11)]

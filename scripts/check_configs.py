@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from edit_robust.config import GROUPS, check, choices, company, compose, expand
+from edit_robust.config.check import check, company
+from edit_robust.config.compose import GROUPS, choices, compose, expand
 from edit_robust.core.errors import UserError
 
 #: What some choices need to be complete.
@@ -25,9 +26,7 @@ def jobs() -> list[list[str]]:
     for group in GROUPS:
         for name in choices(group):
             if group == "preset":
-                editors = sorted(choices("editor"), key=len, reverse=True)
-                editor = next((e for e in editors if name.startswith(f"{e}-")), "")
-                model = name.removeprefix(f"{editor}-")
+                editor, _, model = name.partition("/")
                 task = [o for o in company("preset", name) if o.startswith("task=")]
                 found.append([f"editor={editor}", f"model={model}", *task])
             else:

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from edit_robust.tasks.worlds.fact_world import Fact, FactWorld
+from edit_robust.tasks.worlds.facts.world import Fact, FactWorld
 
 EOS = "<|endoftext|>"
 ASSETS = Path(__file__).resolve().parents[1] / "edit_robust" / "assets" / "fact-gpt"

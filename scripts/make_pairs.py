@@ -25,9 +25,10 @@ from PIL import Image
 
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.files import atomic_path, write_text
-from edit_robust.tasks.folders import folder_listing
-from edit_robust.tasks.images import EXTENSIONS, Mask, fitted, paste, read_image, read_mask, read_textures
-from edit_robust.tasks.photographs import ClassNames, class_names, csv_table, read_label
+from edit_robust.core.image_files import EXTENSIONS, Mask, read_image, read_mask
+from edit_robust.tasks.vision.folders import folder_listing
+from edit_robust.tasks.vision.photographs import ClassNames, class_names, csv_table, read_label
+from edit_robust.tasks.vision.textures import fitted, paste, read_textures
 
 
 @dataclass(frozen=True)

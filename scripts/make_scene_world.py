@@ -41,8 +41,8 @@ from scene_training import (
 )  # fmt: skip
 from torch import nn
 
-from edit_robust.shifts.benchmark import ALL, SEVERITIES, VERSION, corrupt_many
-from edit_robust.tasks.worlds import scene_world as world
+from edit_robust.shifts.images.benchmark import ALL, SEVERITIES, VERSION, corrupt_many
+from edit_robust.tasks.worlds.scenes import world
 
 N_TEST, N_CORRUPTED, N_FILTERED = 2000, 320, 400
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from edit_robust.models.scene_nets import build
-from edit_robust.tasks.worlds import scene_render
-from edit_robust.tasks.worlds import scene_world as world
+from edit_robust.models.vision.scene_nets import build
+from edit_robust.tasks.worlds.scenes import render as scene_render
+from edit_robust.tasks.worlds.scenes import world
 
 ASSETS = Path(__file__).parents[1] / "edit_robust" / "assets"
 MEAN, STD = (0.45, 0.46, 0.45), (0.22, 0.21, 0.22)

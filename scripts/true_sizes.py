@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edit_robust.config import build, choices, compose, kind_of, resolved
+from edit_robust.config.check import build, kind_of, resolved
+from edit_robust.config.compose import choices, compose
 from edit_robust.core import Request
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.images import ImageSet, Triples

@@ -13,7 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from jaxtyping import install_import_hook
 
 # Shapes and types in signatures are checked from here on; it has to come before anything of the project is imported.
-install_import_hook(["edit_robust.core", "edit_robust.metrics"], "beartype.beartype")
+install_import_hook(["edit_robust.core", "edit_robust.evaluate.statistics"], "beartype.beartype")
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ from helpers.small import SmallTask
 from helpers.tiny import tiny_checkpoint
 
 from edit_robust.core.work import Workspace
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.models.language.causal_lm import CausalLM
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,10 +1,24 @@
-"""The types an experiment flows through. Knows torch and numpy, but no model library."""
+"""The types an experiment flows through. Knows torch and numpy, but no model library.
 
-from edit_robust.core.data import Example, Probe, Record, Request, Scores
-from edit_robust.core.delta import Delta, Dense, LowRank
-from edit_robust.core.editable import Editable, Layer
+Names are imported when they are first used: what reads and draws runs needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from edit_robust.core.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from edit_robust.core.data import Example, Probe, Record, Request, Scores
+    from edit_robust.core.delta import Delta, Dense, LowRank
+    from edit_robust.core.editable import Editable, Layer
+
+_WHERE = {
+    **dict.fromkeys(("Example", "Probe", "Record", "Request", "Scores"), "data"),
+    **dict.fromkeys(("Delta", "Dense", "LowRank"), "delta"),
+    **dict.fromkeys(("Editable", "Layer"), "editable"),
+}
 __all__ = [
     "Delta",
     "Dense",
@@ -19,3 +33,11 @@ __all__ = [
     "UserError",
     "nearest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"edit_robust.core.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

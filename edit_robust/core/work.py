@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Advance = Callable[[int], None]
 ShowProgress = Callable[[str, int], AbstractContextManager[Advance]]
@@ -33,4 +35,6 @@ class Workspace:
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator; the same for every caller, so that parts do not depend on each other's order."""
+        import torch
+
         return torch.Generator().manual_seed(self.seed)

@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from edit_robust.figures import (
+from edit_robust.figures import style
+from edit_robust.figures.frame import RunData
+from edit_robust.figures.language import distance, edits, forgetting, interpolation, retention, scaling, sweep
+from edit_robust.figures.vision import (
     corruptions,
-    distance,
     edit_accuracy,
     editing_penalty,
-    edits,
     effective,
-    forgetting,
-    interpolation,
     layer_map,
     original_penalty,
-    retention,
-    scaling,
-    style,
-    sweep,
     tradeoff,
     triple,
 )
-from edit_robust.figures.frame import RunData
 
 LANGUAGE: tuple[ModuleType, ...] = (scaling, retention, forgetting, distance, edits, interpolation, sweep)
 IMAGES: tuple[ModuleType, ...] = (

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from edit_robust.metrics import images
-from edit_robust.metrics.paired import Right
+from edit_robust.evaluate.statistics import penalties as images
+from edit_robust.evaluate.statistics.paired import Right
 
 COLUMNS = (
     *("run", "step", "alpha", "n_edits", "scope", "probe", "shift", "severity", "layer", "metric", "value", "n"),
@@ -60,7 +60,7 @@ class RunData:
     @cached_property
     def right(self) -> Callable[[int], Right]:
         """step -> which images are answered right there, see `Run.right`; none where the folder does not say."""
-        from edit_robust.runs import Run  # reads weights too: not needed for most figures
+        from edit_robust.runs.reader import Run  # reads weights too: not needed for most figures
 
         run = None if self.path is None else Run(self.path)
 

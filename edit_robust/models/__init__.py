@@ -1,1 +1,1 @@
-"""Networks as experiments see them: editable weights that answer questions."""
+"""Models that can be edited: `language/` and `vision/`, behind the protocols of `base`."""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from edit_robust.evaluate.paired_summary import answers_at
+from edit_robust.evaluate.statistics.paired import bootstrap_mean, monotone
+from edit_robust.evaluate.statistics.penalties import at_edit_accuracy, with_start
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.grouping import natural
-from edit_robust.figures.images import gather, image_runs, whole
-from edit_robust.metrics.images import at_edit_accuracy, with_start
-from edit_robust.metrics.paired import bootstrap_mean, monotone
-from edit_robust.paired_summary import answers_at
+from edit_robust.figures.vision.common import gather, image_runs, whole
 from edit_robust.report.numbers import chance
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "pairs", "verdict", "note")

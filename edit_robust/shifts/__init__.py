@@ -4,6 +4,15 @@
 docs/corruptions.md names its defects and what became of each.
 """
 
-from edit_robust.shifts.benchmark import ALL, CORRUPTIONS, EXTRA, VERSION, corrupt, corrupt_many, seed_of, worker_pool
+from edit_robust.shifts.images.benchmark import (
+    ALL,
+    CORRUPTIONS,
+    EXTRA,
+    VERSION,
+    corrupt,
+    corrupt_many,
+    seed_of,
+    worker_pool,
+)
 
 __all__ = ["ALL", "CORRUPTIONS", "EXTRA", "VERSION", "corrupt", "corrupt_many", "seed_of", "worker_pool"]

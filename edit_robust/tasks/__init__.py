@@ -1,1 +1,1 @@
-"""What to change and what to ask: one file a task; `worlds` holds the built-in data."""
+"""Sources of requests, and of what is asked about them: `language/`, `vision/`, and the built-in `worlds/`."""

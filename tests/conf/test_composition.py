@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edit_robust.config import bind, check, choices, company, compose, conf_dir, jobs, resolved, run_id
+from edit_robust.config.check import bind, check, company, resolved
+from edit_robust.config.compose import choices, compose, conf_dir, jobs
+from edit_robust.config.identity import run_id
 
 GROUPS = ("model", "task", "editor", "layer", "trajectory", "tracker", "corruption")
 NEEDED = {
@@ -22,7 +24,7 @@ NEEDED = {
 }
 #: Shown names of networks are the architectures' own.
 ARCHITECTURES = {"vgg16", "vgg16-bn", "resnet18", "resnet50", "vit-b16"}
-PRESETS = sorted(p.stem for p in (conf_dir() / "preset").glob("*.yaml"))
+PRESETS = sorted(choices("preset"))
 EXPERIMENTS = sorted(choices("experiment"))
 
 
@@ -61,7 +63,7 @@ def test_every_file_begins_with_what_it_is(group: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_named_after_an_editor_and_a_model(name: str) -> None:
     """Hydra skips an optional file that it does not find: a wrong name would never be noticed."""
-    pairs = {f"{e}-{m}": (e, m) for e in choices("editor") for m in choices("model")}
+    pairs = {f"{e}/{m}": (e, m) for e in choices("editor") for m in choices("model")}
     assert name in pairs
     editor, model = pairs[name]
     preset = yaml.safe_load((conf_dir() / "preset" / f"{name}.yaml").read_text())
@@ -90,13 +92,13 @@ def test_every_experiment_composes_in_all_its_jobs(name: str) -> None:
 def more(tmp_path: Path) -> Path:
     """A folder of one's own configs: a preset and an experiment."""
     for path, text in {
-        "preset/rome-fact-gpt.yaml": "v_lr: 0.125\nlayers: 1\n",
+        "preset/rome/fact-gpt.yaml": "v_lr: 0.125\nlayers: 1\n",
         "experiment/mine.yaml": "# @package _global_\ndefaults:\n  - override /editor: memit\n"
         "seed: 7\ntask:\n  order: 3\n",
         "experiment/swept.yaml": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n"
         "      editor: rome,memit\n      task.order: 0,1,2\n",
     }.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     return tmp_path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.runs import CommandLine
 
-from edit_robust import config
+from edit_robust.config import check, launch
 
 Jobs = list[dict[str, object]]
 
@@ -18,9 +18,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     found: Jobs = []
 
     def keep(cfg: object) -> None:
-        found.append(config.resolved(cfg))  # type: ignore[arg-type]
+        found.append(check.resolved(cfg))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(config, "_job", keep)
+    monkeypatch.setattr(launch, "_job", keep)
     return found
 
 
@@ -94,7 +94,7 @@ def test_a_mistake_anywhere_in_a_sweep_is_found_before_its_first_job(say: Comman
 
 
 def test_check_says_what_would_run_and_loads_nothing(say: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    import edit_robust.models.causal_lm as lm
+    import edit_robust.models.language.causal_lm as lm
 
     monkeypatch.setattr(lm, "load_pretrained", None)
     said = say("check", "editor=rome,memit", "layer.index=0,1")

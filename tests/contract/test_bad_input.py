@@ -16,9 +16,9 @@ from helpers.runs import CommandLine, options, override
 from helpers.tiny import tiny_facts, write_json
 
 import edit_robust
-from edit_robust import config
+from edit_robust.config import launch
 from edit_robust.core import UserError
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.models.language.causal_lm import CausalLM
 
 Quick = Callable[..., list[str]]
 Checkpoint = Callable[[str], Path]
@@ -64,7 +64,7 @@ WORDS = [
     ("model=hf", "model.path must be given"),
     ("task=facts", "task.path must be given"),
     ("+editor.color=red", "editor.color is no option of Rome"),
-    ("editor._target_=edit_robust.editors.rome.Romee", "cannot be imported"),
+    ("editor._target_=edit_robust.editors.language.rome.Romee", "cannot be imported"),
     ("text_tokens=0", "text_tokens=0 must be at least 1"),
     ("seed=[1", "seed=[1 cannot be read"),
     ("trajectory=single trajectory.chunk=0", "trajectory.chunk=0 must be at least 1"),
@@ -140,8 +140,8 @@ def test_ls(say: CommandLine, what: str) -> None:
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[[str], CausalLM]) -> Iterator[CausalLM]:
     """The command line gets the model that is loaded already."""
-    model, build = tiny_model("gpt2"), config.build
-    monkeypatch.setattr(config, "build", lambda node, path: model if path == "model" else build(node, path))
+    model, build = tiny_model("gpt2"), launch.build
+    monkeypatch.setattr(launch, "build", lambda node, path: model if path == "model" else build(node, path))
     yield model
     assert model.position == model.base
 
@@ -213,7 +213,7 @@ def test_task_files(say: CommandLine, quick: Quick, facts: Path, tmp_path: Path)
 
 def test_a_target_without_a_token(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_path: Path) -> None:
     """Only a tokenizer that drops characters makes one: here it is told to drop a target."""
-    from edit_robust.models.text import Encoder
+    from edit_robust.models.language.encoder import Encoder
 
     spans = Encoder.spans
     with pytest.MonkeyPatch.context() as patch:

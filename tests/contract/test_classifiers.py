@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from edit_robust.core import Delta, Dense, LowRank, UserError
-from edit_robust.models import fully_connected
-from edit_robust.models.classifier import Classifier, crop
-from edit_robust.models.fully_connected import run_as_linear
-from edit_robust.models.image_nets import Preprocessing
+from edit_robust.models.vision import fully_connected
+from edit_robust.models.vision.classifier import Classifier, crop
+from edit_robust.models.vision.fully_connected import run_as_linear
+from edit_robust.models.vision.networks import Preprocessing
 
 NETS = [
     # library, architecture, input size, number of blocks, an early layer, f_<=l ends at

@@ -24,11 +24,11 @@ from helpers.small import (
 from edit_robust.core import Delta, LowRank, Request, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, resolve_layers
-from edit_robust.editors.fine_tune import FineTune
-from edit_robust.editors.memit import Memit
-from edit_robust.editors.rome import Rome
-from edit_robust.editors.values import optimise_values, subject_rows
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.fine_tune import FineTune
+from edit_robust.editors.language.helpers.values import optimise_values, subject_rows
+from edit_robust.editors.language.memit import Memit
+from edit_robust.editors.language.rome import Rome
+from edit_robust.models.language.causal_lm import CausalLM
 
 NAMES = ["rome", "r-rome", "p-rome", "memit", "ft", "ft-unconstrained", "ft-l2"]
 KINDS = ["gpt2", "llama"]

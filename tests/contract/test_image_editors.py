@@ -17,15 +17,24 @@ from edit_robust.core import LowRank, Request, UserError
 from edit_robust.core.images import Triples
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State
-from edit_robust.editors.collision import Collision
-from edit_robust.editors.image_moments import directions, image_moments, on_map, pixels
-from edit_robust.editors.images import Asked, Selection, entered, pairs_of
-from edit_robust.editors.low_rank import DirectLowRank
-from edit_robust.editors.rewriting import Rewriting
-from edit_robust.editors.side_by_side import Fed, Reach, add_changes, goal, optimise, spread, tapped, taps
-from edit_robust.editors.supervised import Supervised
-from edit_robust.editors.training import Training, learning_rates
-from edit_robust.models.classifier import Classifier
+from edit_robust.editors.vision.collision import Collision
+from edit_robust.editors.vision.helpers.moments import directions, image_moments, on_map, pixels
+from edit_robust.editors.vision.helpers.pairs import Asked, Selection, entered, pairs_of
+from edit_robust.editors.vision.helpers.side_by_side import (
+    Fed,
+    Reach,
+    add_changes,
+    goal,
+    optimise,
+    spread,
+    tapped,
+    taps,
+)
+from edit_robust.editors.vision.helpers.training import Training, learning_rates
+from edit_robust.editors.vision.low_rank import DirectLowRank
+from edit_robust.editors.vision.rewriting import Rewriting
+from edit_robust.editors.vision.supervised import Supervised
+from edit_robust.models.vision.classifier import Classifier
 
 ROOT = Path(__file__).parents[2]
 GRID = [0.001, 0.1]

@@ -14,13 +14,15 @@ import torch
 from helpers.runs import CommandLine, KilledError, fuse, go, override, records
 from PIL import Image
 
-import edit_robust.inquiry.images as inquiry
-from edit_robust.config import compose, experiment, run_id
+import edit_robust.evaluate.image_answers as inquiry
+from edit_robust.config.compose import compose
+from edit_robust.config.identity import run_id
+from edit_robust.config.launch import experiment
 from edit_robust.core import UserError
-from edit_robust.metrics.paired import mcnemar
-from edit_robust.models.classifier import Classifier
+from edit_robust.evaluate.statistics.paired import mcnemar
+from edit_robust.models.vision.classifier import Classifier
 from edit_robust.report.images import verdict
-from edit_robust.runs import Run
+from edit_robust.runs.reader import Run
 from edit_robust.shifts import corrupt, seed_of
 
 N, CLASSES, SIZE = 18, 5, 32

@@ -16,9 +16,9 @@ from helpers.small import SmallTask, left_as_found, relative
 from helpers.tiny import KINDS, tiny_config
 
 from edit_robust.core import Delta, Dense, Example, UserError
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.models.site import PlainSite, TailSite
-from edit_robust.models.structure import hidden_of
+from edit_robust.models.language.anatomy import hidden_of
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.injection import PlainSite, TailSite
 
 Get = Callable[[str], CausalLM]
 DOWN = {
@@ -337,7 +337,7 @@ def test_models_that_cannot_be_edited_are_refused(variant: Callable[[Any], Path]
 
 def test_a_decoder_that_reads_both_ways_is_refused(variant: Callable[[Any], Path]) -> None:
     """A Llama with `is_causal` taken away looks like a decoder in every other respect."""
-    from edit_robust.models.structure import dissect
+    from edit_robust.models.language.anatomy import dissect
 
     net = transformers.AutoModelForCausalLM.from_config(tiny_config("gpt_neox", 431, 0, 0)).eval()
     stack = net.gpt_neox

@@ -19,11 +19,13 @@ from helpers.runs import CommandLine, KilledError, fuse, go, override, prepared,
 from safetensors import SafetensorError
 
 import edit_robust
-from edit_robust import config, runs, store
+from edit_robust.config import launch
 from edit_robust.core.delta import Delta
-from edit_robust.editors.rome import Rome
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.runs import Run
+from edit_robust.editors.language.rome import Rome
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.runs import folder as store
+from edit_robust.runs.reader import Run
+from edit_robust.runs.reader import reader as runs
 
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
@@ -152,8 +154,8 @@ def test_a_run_is_not_continued_with_another_model(quick: Quick, tiny_model: Tin
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, tiny_model: TinyModel) -> Iterator[CausalLM]:
     """The command line gets the model that is loaded already."""
-    model, build = tiny_model("gpt2"), config.build
-    monkeypatch.setattr(config, "build", lambda node, path: model if path == "model" else build(node, path))
+    model, build = tiny_model("gpt2"), launch.build
+    monkeypatch.setattr(launch, "build", lambda node, path: model if path == "model" else build(node, path))
     yield model
     assert model.position == model.base
 

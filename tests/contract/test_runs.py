@@ -18,15 +18,17 @@ from helpers.runs import go as execute_now
 from helpers.tiny import tiny_facts, write_json
 
 import edit_robust
-import edit_robust.runs
-import edit_robust.store
-from edit_robust import config
-from edit_robust.config import compose, resolved, run_id
+import edit_robust.runs.folder
+import edit_robust.runs.reader
+from edit_robust.config import launch
+from edit_robust.config.check import resolved
+from edit_robust.config.compose import compose
+from edit_robust.config.identity import run_id
 from edit_robust.core import Delta, Record
 from edit_robust.core.data import SCOPES
 from edit_robust.export import export_model
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.runs import Run
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.runs.reader import Run
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 Quick = Callable[..., list[str]]
@@ -132,13 +134,13 @@ def test_a_run_gives_the_edited_weights_back(
     seen: dict[str, torch.Tensor] = {}
     names = model.parameter_names(model.layers)
     with pytest.MonkeyPatch.context() as patch:
-        measure = edit_robust.store.RunStore.write_point
+        measure = edit_robust.runs.folder.RunStore.write_point
 
         def keep(self: Any, step: int, *args: Any, **kwargs: Any) -> None:
             seen.update(model.snapshot(names).values)
             measure(self, step, *args, **kwargs)
 
-        patch.setattr(edit_robust.store.RunStore, "write_point", keep)
+        patch.setattr(edit_robust.runs.folder.RunStore, "write_point", keep)
         run = execute_now(made)
     assert model.position == where
 
@@ -211,7 +213,7 @@ def test_export_refuses_a_full_folder_and_another_model(
 
 
 def test_a_complete_run_comes_back_at_once(finished: tuple[Run, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    import edit_robust.models.causal_lm as lm
+    import edit_robust.models.language.causal_lm as lm
 
     run, given = finished
     monkeypatch.setattr(lm, "load_pretrained", None)
@@ -227,7 +229,7 @@ def test_force_sets_the_old_run_aside(quick: Quick, tiny_model: TinyModel) -> No
     assert second.path == first.path and records(second) == old
     aside = first.path.with_name(f"{first.id}~1")
     assert (aside / "records.jsonl").read_bytes() == old
-    assert [r.id for r in edit_robust.runs.list_runs(first.path.parent.parent)] == [first.id]
+    assert [r.id for r in edit_robust.runs.reader.list_runs(first.path.parent.parent)] == [first.id]
 
 
 def test_two_processes_do_not_share_a_run(say: CommandLine, quick: Quick) -> None:
@@ -311,7 +313,7 @@ def test_the_papers_commands_run_on_tiny_checkpoints(
     given += [*QUICK[editor], "editor.mom2_n_samples=8", "figures=false", "tracker=none", "text_tokens=100"]
     said = say("run", *given)
     assert said.code == 0, said.err
-    (run,) = edit_robust.runs.list_runs(Path("outputs"))
+    (run,) = edit_robust.runs.reader.list_runs(Path("outputs"))
     assert run.complete and run.summary["n_edits"] == 2
     assert "outputs/runs/" in said.out
 
@@ -323,7 +325,7 @@ def test_real_trained_weights(say: CommandLine) -> None:
     given += [f"task.path={SHARED / 'counterfact' / 'counterfact_120.json'}", "tracker=none", "figures=false"]
     said = say("run", *given, "editor.mom2_n_samples=20")
     assert said.code == 0, said.err
-    (run,) = edit_robust.runs.list_runs(Path("outputs"))
+    (run,) = edit_robust.runs.reader.list_runs(Path("outputs"))
     assert run.summary["mean_edit_loss"] < 8 and run.summary["n_refused"] == 0
 
 
@@ -332,7 +334,7 @@ def test_a_sweep_and_its_figure(say: CommandLine, checkpoint: Checkpoint, facts:
     given = [o for o in given if not o.startswith(("editor=", "figures="))]
     said = say("run", "-m", *given, "editor=rome,memit,ft", "layer.index=0,1", "task.n_requests=2", "figures=false")
     assert said.code == 0, said.err
-    runs = edit_robust.runs.list_runs(Path("outputs"))
+    runs = edit_robust.runs.reader.list_runs(Path("outputs"))
     assert len(runs) == 6 and all(r.complete for r in runs)
     said = say("figure", "--only", "sweep")  # drawing all of them takes longer than the sweep
     assert said.code == 0, said.err
@@ -346,7 +348,7 @@ def test_a_sweep_in_parallel_processes(say: CommandLine, checkpoint: Checkpoint,
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     given = options(checkpoint("gpt2"), facts, Path("outputs"), "ft", "layer.index=0,9", "hydra/launcher=joblib")
     said = say("run", "-m", *given, "hydra.launcher.n_jobs=1", "task.n_requests=2")
-    statuses = {r.config["layer"]["index"]: r.status for r in edit_robust.runs.list_runs(Path("outputs"))}
+    statuses = {r.config["layer"]["index"]: r.status for r in edit_robust.runs.reader.list_runs(Path("outputs"))}
     assert said.code == 2 and "layer.index=9 does not exist" in said.err
     assert statuses[0]["status"] == "complete" and statuses[9]["status"] == "failed"
 
@@ -421,7 +423,7 @@ def test_python_says_what_the_command_line_says(say: CommandLine, quick: Quick) 
 
 def test_write_json_of_the_helpers_is_read(tmp_path: Path) -> None:
     path = write_json(tmp_path / "f.json", tiny_facts(2))
-    task = config.build(
+    task = launch.build(
         resolved(compose(["task=counterfact", f"task.path={path}", "task.n_requests=2"]))["task"], "task"
     )
     assert [r.id for r in task.requests()] == ["0", "1"]

@@ -17,11 +17,11 @@ from helpers.small import TEMPLATES, as_examples, as_request, relative, statisti
 
 from edit_robust.core import Delta, Request
 from edit_robust.core.work import Workspace
-from edit_robust.editors.fine_tune import FineTune
-from edit_robust.editors.memit import Memit
-from edit_robust.editors.moments import second_moments
-from edit_robust.editors.rome import Rome
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.fine_tune import FineTune
+from edit_robust.editors.language.helpers.moments import second_moments
+from edit_robust.editors.language.memit import Memit
+from edit_robust.editors.language.rome import Rome
+from edit_robust.models.language.causal_lm import CausalLM
 
 PROMPTS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts")
 RIGHT = np.array([0] * 3 + [1] * 10)  # neighbours shall keep their own answer

@@ -12,8 +12,8 @@ import torch
 from helpers.small import SmallTask, every_editor, layers_for, left_as_found, relative, statistics_file, templates_file
 
 from edit_robust.core.work import Workspace
-from edit_robust.editors.moments import second_moments
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.helpers.moments import second_moments
+from edit_robust.models.language.causal_lm import CausalLM
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers.tiny_nets import NETS, TinyTask, images, tiny_classifier
 
-from edit_robust.config import build, compose, resolved
+from edit_robust.config.check import build, resolved
+from edit_robust.config.compose import compose
 from edit_robust.core.work import Workspace
 
 pytestmark = [

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from edit_robust import store
 from edit_robust.cli import main
-from edit_robust.config import compose, experiment
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.config.compose import compose
+from edit_robust.config.launch import experiment
+from edit_robust.messages import Ui
+from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runner import Experiment, execute
-from edit_robust.runs import Run
-from edit_robust.ui import Ui
+from edit_robust.runs import folder as store
+from edit_robust.runs.reader import Run
 
 VALUES = ["editor.v_num_grad_steps=3", "editor.mom2_n_samples=4", "editor.context_templates=bare"]
 QUICK = {

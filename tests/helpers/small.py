@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from edit_robust.core import Example, Probe, Request
-from edit_robust.editors.fine_tune import FineTune
-from edit_robust.editors.memit import Memit
-from edit_robust.editors.rome import Rome
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.fine_tune import FineTune
+from edit_robust.editors.language.memit import Memit
+from edit_robust.editors.language.rome import Rome
+from edit_robust.models.language.causal_lm import CausalLM
 from helpers.tiny import tiny_facts, tiny_texts
 
 TEMPLATES = ["{}", "Today. {}", "As they say in New Haven. {}", "Paris. {}"]

@@ -17,15 +17,15 @@ from torch import nn
 
 from edit_robust.core import Request
 from edit_robust.core.images import ImageSet, Triples
-from edit_robust.models import classifier as module
-from edit_robust.models.classifier import Classifier
-from edit_robust.models.image_nets import Preprocessing
+from edit_robust.models.vision import classifier as module
+from edit_robust.models.vision.classifier import Classifier
+from edit_robust.models.vision.networks import Preprocessing
 
 SIZE, CLASSES = 16, 5
 
 
 def _vgg() -> nn.Module:
-    from edit_robust.models.scene_nets import build
+    from edit_robust.models.vision.scene_nets import build
 
     kwargs = {"cfg": [8, 12, "M", 12, 16, "M"], "num_classes": CLASSES}
     return build({"architecture": "timm.models.vgg.VGG", "kwargs": kwargs})

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
-from edit_robust import config
-from edit_robust.config import bind, build, expand, run_id
+from edit_robust.config import check, identity
+from edit_robust.config.check import bind, build
+from edit_robust.config.compose import expand
+from edit_robust.config.identity import run_id
 from edit_robust.core import UserError
 from edit_robust.core.options import Aside, DataFile
 
@@ -40,7 +42,8 @@ def node(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "target_of", lambda node, path: Thing)
+    for module in (check, identity):
+        monkeypatch.setattr(module, "target_of", lambda node, path: Thing)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from edit_robust.core import UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors.contexts import MEMIT_RECIPE, ROME_RECIPE, context_templates, flatten
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.helpers.contexts import MEMIT_RECIPE, ROME_RECIPE, context_templates, flatten
+from edit_robust.models.language.causal_lm import CausalLM
 
 NAMES = ("r-rome", "rome")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edit_robust.core.errors import UserError
-from edit_robust.shifts.store import CorruptedStore, digest_of, key_of
+from edit_robust.shifts.images.store import CorruptedStore, digest_of, key_of
 
 N = 4 * 32 * 32 * 3  # bytes of the images below
 ROOM = (N + 4096) / 1e9  # a file of them, with its header, in GB

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edit_robust.core.errors import UserError
 from edit_robust.shifts import ALL, CORRUPTIONS, EXTRA, corrupt, corrupt_many, seed_of
-from edit_robust.shifts import weather as weather_module
+from edit_robust.shifts.images import weather as weather_module
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

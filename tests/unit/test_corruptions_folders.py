@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from edit_robust.core.errors import UserError
-from edit_robust.shifts import corrupt, order, released
+from edit_robust.shifts import corrupt
+from edit_robust.shifts.images import order, released
 
 
 def picture(height: int, width: int) -> np.ndarray:

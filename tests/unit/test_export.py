@@ -9,7 +9,7 @@ import yaml
 
 from edit_robust.core import UserError
 from edit_robust.export import export_model
-from edit_robust.runs import Run
+from edit_robust.runs.reader import Run
 
 
 def test_a_run_without_a_whole_change_and_a_full_folder(tmp_path: Path) -> None:

@@ -11,21 +11,10 @@ import pandas as pd
 import pytest
 
 from edit_robust.core.errors import UserError
-from edit_robust.figures import (
-    ALL,
-    RunData,
-    distance,
-    draw_all,
-    edits,
-    forgetting,
-    interpolation,
-    retention,
-    scaling,
-    style,
-    sweep,
-)
+from edit_robust.figures import ALL, RunData, draw_all, style
 from edit_robust.figures.frame import COLUMNS, series, trailing_mean
 from edit_robust.figures.grouping import groups
+from edit_robust.figures.language import distance, edits, forgetting, interpolation, retention, scaling, sweep
 from edit_robust.figures.layers import short_names
 
 LAYER = "transformer.h.0.mlp.c_proj.weight"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edit_robust.core import Scores
-from edit_robust.history import History
-from edit_robust.inquiry.language import Seen
+from edit_robust.evaluate.answers import Seen
+from edit_robust.evaluate.forgetting import History
 
 
 def seen(requests: list[int], right: list[int]) -> Seen:

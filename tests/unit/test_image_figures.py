@@ -13,24 +13,20 @@ import pytest
 from rich.console import Console
 from test_image_metrics import CORRUPTIONS, image_run
 
-from edit_robust.figures import (
-    IMAGES,
-    LANGUAGE,
-    RunData,
+from edit_robust.figures import IMAGES, LANGUAGE, RunData, draw_all, suited
+from edit_robust.figures.frame import COLUMNS
+from edit_robust.figures.language import edits
+from edit_robust.figures.vision import (
     corruptions,
-    draw_all,
     edit_accuracy,
     editing_penalty,
-    edits,
     effective,
     layer_map,
     original_penalty,
-    suited,
     tradeoff,
     triple,
 )
-from edit_robust.figures.frame import COLUMNS
-from edit_robust.figures.images import best_layers, gather, methods, signed, whole
+from edit_robust.figures.vision.common import best_layers, gather, methods, signed, whole
 from edit_robust.report import summary_table, verdict, write_report
 from edit_robust.report.images import grid, penalty, share
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from edit_robust.evaluate.image_summary import level_of, summarise_images
+from edit_robust.evaluate.statistics import effective, paired
+from edit_robust.evaluate.statistics import penalties as images
 from edit_robust.figures.frame import COLUMNS, RunData
-from edit_robust.image_summary import level_of, summarise_images
-from edit_robust.metrics import effective, images, paired
 
 CORRUPTIONS = ("gaussian_noise", "glass_blur", "fog", "pixelate")
 

@@ -23,17 +23,19 @@ import yaml
 from beartype.door import is_bearable
 from PIL import Image
 
+from edit_robust.core import image_files as images
 from edit_robust.core.errors import UserError
+from edit_robust.core.image_files import image_size, read_image, read_mask
 from edit_robust.core.images import ImageSet, Triples
-from edit_robust.tasks import folders, images
-from edit_robust.tasks.concept_style import ConceptStyle
-from edit_robust.tasks.folders import listing
-from edit_robust.tasks.images import Lazy, fitted, image_size, read_arrays, read_image, read_mask, read_textures
-from edit_robust.tasks.pairs import Pairs, read_pairs, split_rows
-from edit_robust.tasks.photographs import ClassNames, class_names, csv_table, imagenet_classes
-from edit_robust.tasks.scene_task import SceneWorldTask
-from edit_robust.tasks.segments import paper_split, read_annotations
-from edit_robust.tasks.vehicles_on_snow import VehiclesOnSnow
+from edit_robust.tasks.vision import folders
+from edit_robust.tasks.vision.concept_style import ConceptStyle
+from edit_robust.tasks.vision.folders import listing
+from edit_robust.tasks.vision.pairs import Pairs, read_pairs, split_rows
+from edit_robust.tasks.vision.photographs import ClassNames, class_names, csv_table, imagenet_classes
+from edit_robust.tasks.vision.scene_world import SceneWorldTask
+from edit_robust.tasks.vision.segments import paper_split, read_annotations
+from edit_robust.tasks.vision.textures import Lazy, fitted, read_arrays, read_textures
+from edit_robust.tasks.vision.vehicles_on_snow import VehiclesOnSnow
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edit_robust.core import Scores
-from edit_robust.metrics.language import (
+from edit_robust.evaluate.statistics.success import (
     accuracy,
     forgetting,
     harmonic_mean,
@@ -22,7 +22,7 @@ from edit_robust.metrics.language import (
     success,
     token_accuracy,
 )
-from edit_robust.metrics.weights import drift
+from edit_robust.evaluate.statistics.weights import drift
 
 NAN = float("nan")
 

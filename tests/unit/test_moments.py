@@ -15,9 +15,9 @@ from helpers.small import SmallTask, left_as_found, relative
 
 from edit_robust.core import Delta, Dense, UserError
 from edit_robust.core.work import Workspace
-from edit_robust.editors import moments
-from edit_robust.editors.moments import Inverse, second_moments
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.helpers import moments
+from edit_robust.editors.language.helpers.moments import Inverse, second_moments
+from edit_robust.models.language.causal_lm import CausalLM
 
 TEXTS = SmallTask().corpus()
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from edit_robust.assets import asset_dir
 from edit_robust.core.errors import UserError
-from edit_robust.models.scene_nets import build
-from edit_robust.tasks.worlds import scene_world as world
+from edit_robust.models.vision.scene_nets import build
+from edit_robust.tasks.worlds.scenes import world
 
 NETS = ("scene-cnn", "scene-resnet", "scene-vit")
 

@@ -11,7 +11,7 @@ import torch
 from helpers.small import SmallTask
 
 from edit_robust.core import Example, UserError
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.models.language.causal_lm import CausalLM
 
 
 @pytest.fixture

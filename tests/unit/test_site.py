@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers.small import left_as_found, relative
 
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.models.site import PlainSite, TailSite
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.injection import PlainSite, TailSite
 
 Get = Callable[[str], CausalLM]
 

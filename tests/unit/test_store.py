@@ -11,8 +11,8 @@ import torch
 
 from edit_robust.core import Delta, LowRank, Record, Scores, UserError
 from edit_robust.editors.base import Edit, State
-from edit_robust.runs import Run, find_run, list_runs
-from edit_robust.store import RunStore, set_aside
+from edit_robust.runs.folder import RunStore, set_aside
+from edit_robust.runs.reader import Run, find_run, list_runs
 
 CONFIG = {"seed": 3, "trajectory": {"name": "sequential"}, "model": {"path": "x"}}
 

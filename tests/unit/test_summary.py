@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from edit_robust.core import Record
-from edit_robust.summary import summarise
+from edit_robust.evaluate.summary import summarise
 
 
 def table(*rows: tuple) -> pd.DataFrame:

@@ -21,12 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edit_robust.core.data import Request
 from edit_robust.core.errors import UserError
-from edit_robust.tasks import counterfact, zsre
-from edit_robust.tasks.counterfact import Counterfact
-from edit_robust.tasks.fact_world import FactWorldTask
-from edit_robust.tasks.facts import Facts
 from edit_robust.tasks.fetch import fetch, file_sha256
-from edit_robust.tasks.zsre import Zsre
+from edit_robust.tasks.language import counterfact, zsre
+from edit_robust.tasks.language.counterfact import Counterfact
+from edit_robust.tasks.language.fact_world import FactWorldTask
+from edit_robust.tasks.language.facts import Facts
+from edit_robust.tasks.language.zsre import Zsre
 from tests.helpers.tiny import KINDS, tiny_checkpoint, tiny_facts, tiny_texts, tiny_tokenizer, write_json
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -9,9 +9,9 @@ from helpers.reference import Reference
 from helpers.tiny import tiny_tokenizer
 
 from edit_robust.core import Request, UserError
-from edit_robust.editors.values import subject_rows
-from edit_robust.models.causal_lm import CausalLM
-from edit_robust.models.text import Encoder
+from edit_robust.editors.language.helpers.values import subject_rows
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.encoder import Encoder
 
 TEMPLATES = [
     ("{} was born in", "Ada Valdoran"),

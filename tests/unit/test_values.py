@@ -10,8 +10,8 @@ import torch
 from helpers.small import TEMPLATES, SmallTask, relative
 
 from edit_robust.core import Request
-from edit_robust.editors.values import _rows, optimise_values, subject_rows
-from edit_robust.models.causal_lm import CausalLM
+from edit_robust.editors.language.helpers.values import _rows, optimise_values, subject_rows
+from edit_robust.models.language.causal_lm import CausalLM
 
 OPTIONS: dict[str, Any] = {"lr": 0.5, "steps": 6, "weight_decay": 0.5, "clamp": 4.0, "kl_factor": 0.0625}
 

@@ -1,0 +1,1 @@
+"""From a command line to an experiment: the only room that knows Hydra and OmegaConf."""

@@ -1,0 +1,1 @@
+"""Editors of causal language models."""

@@ -1,0 +1,1 @@
+"""What several language editors share: contexts, value optimisation, second moments."""

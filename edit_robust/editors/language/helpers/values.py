@@ -1,0 +1,232 @@
+"""The value optimisation that ROME and its descendants share: find the vector that makes the model say the target.
+
+For each request, Adam on delta minimises (language-editing: ROME eq. 4)
+
+    mean over prompts of (sum of the target's NLL) / n_target
+    + kl_factor * KL(new || unedited) on "{subject} is a", read at the subject's last token
+    + weight_decay * ||delta|| / ||init||^2
+
+with delta added at the subject's last token of every prompt, ||delta|| <= clamp * ||init|| after each step, and
+an early stop below a loss of 0.05. The last iteration takes no step. Requests are optimised side by side, one row each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from edit_robust.core import Request, UserError
+from edit_robust.editors.base import check_numbers, continuation
+
+if TYPE_CHECKING:
+    from edit_robust.models.language.causal_lm import CausalLM
+
+STOP = 5e-2
+
+
+class Options(TypedDict):
+    """Of `optimise_values`, in its own names."""
+
+    lr: float
+    steps: int
+    weight_decay: float
+    clamp: float
+    kl_factor: float
+    plain: bool | None
+
+
+def value_options(
+    v_lr: float,
+    v_num_grad_steps: int,
+    v_weight_decay: float,
+    clamp_norm_factor: float,
+    kl_factor: float,
+    fast: bool | None,
+    **counts: float,
+) -> Options:
+    """An editor's options as `optimise_values` takes them. UserError for what cannot be; `counts` must be above 0."""
+    check_numbers(
+        {
+            "v_lr": v_lr,
+            "v_num_grad_steps": v_num_grad_steps,
+            "clamp_norm_factor": clamp_norm_factor,
+            **counts,
+        },
+        {"v_weight_decay": v_weight_decay, "kl_factor": kl_factor},
+    )
+    return {
+        "lr": v_lr,
+        "steps": v_num_grad_steps,
+        "weight_decay": v_weight_decay,
+        "clamp": clamp_norm_factor,
+        "kl_factor": kl_factor,
+        "plain": None if fast is None else not fast,
+    }
+
+
+KL_PROMPT = "{} is a"
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the optimisation found, a row a request.
+
+    value: init + delta.  init: the bare prompt's value.  delta: what was added.
+    keys: [r, contexts, d_in] at the subject's last token; key_bare: the bare prompt's.  out: [r, contexts, d].
+    """
+
+    value: Float[Tensor, "r d"]
+    init: Float[Tensor, "r d"]
+    delta: Float[Tensor, "r d"]
+    keys: Float[Tensor, "r c d_in"]
+    key_bare: Float[Tensor, "r d_in"]
+    out: Float[Tensor, "r c d"]
+    info: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    tokens: list[list[int]]
+    positions: list[int]
+    owner: list[int]
+    reads: list[tuple[int, int]]  # (row, position): target reads first, then one KL read a request
+    targets: list[int]
+    weights: list[float]
+    target_owner: list[int]
+
+
+def subject_rows(
+    model: CausalLM, requests: Sequence[Request], templates: Sequence[str]
+) -> tuple[list[list[int]], list[int]]:
+    """Tokens of template(prompt), and the index of the subject's last token; requests outer, templates inner."""
+    texts, ends = _texts(requests, templates)
+    rows, at = [], []
+    for (ids, spans), end in zip(model.text.spans(texts), ends, strict=True):
+        rows.append(ids)
+        at.append(model.text.last_of(spans, end))
+    return rows, at
+
+
+def _texts(requests: Sequence[Request], templates: Sequence[str]) -> tuple[list[str], list[int]]:
+    texts, ends = [], []
+    for r in requests:
+        before = str(r.x).partition("{}")[0]
+        for t in templates:
+            texts.append(t.replace("{}", r.prompt, 1))
+            ends.append(len(t.partition("{}")[0]) + len(before) + len(str(r.subject)))
+    return texts, ends
+
+
+def _rows(model: CausalLM, requests: Sequence[Request], templates: Sequence[str]) -> _Rows:
+    text = model.text
+    prompts, ends = _texts(requests, templates)
+    targets = [continuation(r) for r in requests for _ in templates]
+    rows = _Rows([], [], [], [], [], [], [])
+    for i, (ids, n, spans) in enumerate(text.joined(list(zip(prompts, targets, strict=True)))):
+        rows.tokens.append(ids[:-1])
+        rows.positions.append(text.last_of(spans, ends[i]))
+        rows.owner.append(i // len(templates))
+        goal = ids[n:]
+        if n == 0 or rows.positions[-1] >= n:
+            raise UserError(f"the subject of request {requests[i // len(templates)].id} is not before its target")
+        for j, token in enumerate(goal):
+            rows.reads.append((i, n - 1 + j))
+            rows.targets.append(token)
+            rows.weights.append(1.0 / (len(goal) * len(templates)))
+            rows.target_owner.append(i // len(templates))
+    for r, (ids, spans) in enumerate(text.spans([KL_PROMPT.replace("{}", str(q.subject)) for q in requests])):
+        at = text.last_of(spans, len(str(requests[r].subject)))
+        rows.tokens.append(ids)
+        rows.positions.append(at)
+        rows.owner.append(r)
+        rows.reads.append((len(rows.tokens) - 1, at))
+    return rows
+
+
+def optimise_values(
+    model: CausalLM,
+    layer: str,
+    where: str,
+    requests: Sequence[Request],
+    templates: Sequence[str],
+    *,
+    lr: float,
+    steps: int,
+    weight_decay: float,
+    clamp: float,
+    kl_factor: float,
+    plain: bool | None = None,
+) -> Values:
+    """Optimise a vector a request at `layer`; `where` is "mlp" (ROME) or "block" (MEMIT). See the top of the file."""
+    bare = templates.index("{}") if "{}" in templates else None
+    used = list(templates) if bare is not None else [*templates, "{}"]
+    rows = _rows(model, requests, used)
+    n, c = len(requests), len(used)
+    site = model.site(layer, where, rows.tokens, rows.positions, rows.reads, plain)
+    keys = site.keys[: n * c].reshape(n, c, -1)
+    out = site.out[: n * c].reshape(n, c, -1)
+    pick = bare if bare is not None else c - 1
+    init = out[:, pick]
+    device = init.device
+
+    owner = torch.tensor(rows.owner, device=device)
+    weights = torch.tensor(rows.weights, device=device)
+    if bare is None:  # the bare prompt was added for its key alone, and takes no part in the loss
+        reading = torch.tensor([row % c != c - 1 for row, _ in rows.reads[: len(rows.targets)]], device=device)
+        weights = weights * reading * c / (c - 1)
+    target_owner = torch.tensor(rows.target_owner, device=device)
+    targets = torch.tensor(rows.targets, device=device)
+    bound = clamp * init.norm(dim=1)
+
+    delta = torch.zeros_like(init)
+    first, second = torch.zeros_like(init), torch.zeros_like(init)
+    active = torch.ones(n, dtype=torch.bool, device=device)
+    taken = [0] * n
+    before: Tensor | None = None
+    nll = loss = torch.zeros(n, device=device)
+    for step in range(steps):
+        delta.requires_grad_(True)
+        logp = site.read(delta[owner]).log_softmax(-1).to(device)
+        goal, subject = logp[: len(targets)], logp[len(targets) :]
+        if before is None:
+            before = subject.detach()
+        token_nll = -goal.gather(1, targets[:, None])[:, 0] * weights
+        nll = torch.zeros(n, device=device).index_add(0, target_owner, token_nll)
+        # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
+        kl = kl_factor * F.kl_div(before, subject, log_target=True, reduction="none").sum(1)
+        decay = weight_decay * delta.norm(dim=1) / init.norm(dim=1) ** 2
+        loss = nll + kl + decay
+        active = active & (loss.detach() >= STOP)
+        if step == steps - 1 or not bool(active.any()):
+            break
+        (gradient,) = torch.autograd.grad(torch.where(active, loss, 0.0).sum(), delta)
+        delta = delta.detach()
+        taken = [t + int(a) for t, a in zip(taken, active.tolist(), strict=True)]
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        move = (lr / (1 - 0.9 ** (step + 1))) * first
+        move = move / (second.sqrt() / (1 - 0.999 ** (step + 1)) ** 0.5 + 1e-8)
+        delta = torch.where(active[:, None], delta - move, delta)
+        length = delta.norm(dim=1)
+        shrink = torch.where(length > bound, bound / length, torch.ones_like(length))
+        delta = delta * shrink[:, None]
+    delta, loss, nll = delta.detach(), loss.detach(), nll.detach()
+    delta = torch.where(loss.isnan()[:, None], loss[:, None], delta)  # nothing was learnt: such an edit is refused
+    info = [
+        {
+            "edit_loss": float(loss[i]),
+            "edit_steps": float(taken[i]),
+            "value_norm": float(delta[i].norm()),
+            "target_probability": float(torch.exp(-nll[i])),
+        }
+        for i in range(n)
+    ]
+    used_keys = keys if bare is not None else keys[:, :-1]
+    used_out = out if bare is not None else out[:, :-1]
+    return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)

@@ -1,0 +1,1 @@
+"""Editors of image classifiers."""

@@ -1,0 +1,1 @@
+"""What several image editors share: pairs, training, optimisation side by side, second moments."""

@@ -1,0 +1,1 @@
+"""Pure functions of scores and records. No model, no files."""

@@ -1,0 +1,1 @@
+"""Figures of edited language models."""

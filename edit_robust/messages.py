@@ -1,0 +1,142 @@
+"""What a person sees: progress while an experiment runs, its end, and what went wrong, in one line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from edit_robust.core.work import Advance
+
+if TYPE_CHECKING:
+    from edit_robust.runs.reader import Run
+
+
+class _Rate(ProgressColumn):
+    """Things done a second, or seconds a thing when that is the larger number."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="cyan")
+
+
+class Ui:
+    """Progress bars and messages on stderr; nothing but the bars' last state when it is not a terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._progress: Progress | None = None
+
+    def say(self, message: str) -> None:
+        self.console.print(message, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Advance]:
+        """A bar with rate and remaining time. Bars may be nested."""
+        if not self.console.is_terminal:
+            yield lambda n: None
+            return
+        outer = self._progress
+        bars = outer or Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        if outer is None:
+            self._progress = bars
+            bars.start()
+        task = bars.add_task(title, total=total)
+        try:
+            yield lambda n: bars.advance(task, n)
+        finally:
+            bars.remove_task(task)
+            if outer is None:
+                bars.stop()
+                self._progress = None
+
+
+def present(run: Run) -> None:
+    """The end of a run: a table, one sentence, and where everything is."""
+    from rich.console import Console
+
+    from edit_robust.report.sentence import verdict
+    from edit_robust.report.table import summary_table
+
+    console = Console(highlight=False)
+    console.print(summary_table(run.summary, run.config))
+    console.print(verdict(run.summary, run.config), markup=False)
+    console.print(f"{_short(run.path)}", markup=False, soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def exit_code(error: BaseException) -> int:
+    """2 for what the user can put right, 130 for Ctrl-C, 1 for the rest."""
+    from edit_robust.core.errors import UserError
+
+    if isinstance(error, UserError) or hasattr(error, "format_message"):  # the latter is Typer's
+        return 2
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _disk_full(error: BaseException) -> bool:
+    """Python's own error, or what safetensors makes of it."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in full
+    return type(error).__name__ == "SafetensorError" and any(f"os error {n})" in str(error) for n in full)
+
+
+def explain(error: BaseException) -> None:
+    """Say on stderr what went wrong: one line where the cause is known, the traceback where it is not."""
+    import traceback
+
+    from edit_robust.core.errors import UserError
+
+    go_on = "What was measured is kept; the same command goes on from there."
+    file = getattr(error, "filename", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # `edit-robust` alone: the message is the help
+        line = str(error)
+    elif isinstance(error, UserError) or hasattr(error, "format_message"):
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        line = f"edit-robust: {' '.join(text.split())}"
+    elif isinstance(error, KeyboardInterrupt):
+        line = f"edit-robust: stopped. {go_on}"
+    elif _disk_full(error):
+        line = f"edit-robust: the disk is full{f' ({file})' if file else ''}. {go_on}"
+    elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        line = f"edit-robust: {file or 'a file'} cannot be written or read: {error.strerror}. {go_on}"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        line = f"edit-robust: out of memory; try a smaller model.batch_tokens or model.dtype=bfloat16. {go_on}"
+    else:
+        traceback.print_exception(error)
+        line = f"edit-robust: stopped by an error of the program ({type(error).__name__}). {go_on}"
+    print(line, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""A run's folder: written by `folder` and `ledger`, read by `reader`."""

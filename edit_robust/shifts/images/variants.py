@@ -1,0 +1,140 @@
+"""Which variants of an image set are asked, and how their pixels are made: once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from edit_robust.core import UserError, nearest
+from edit_robust.core.image_files import read_image
+from edit_robust.core.images import ImageSet, Pixels
+from edit_robust.shifts.images.benchmark import ALL, corrupt_many, worker_pool
+from edit_robust.shifts.images.order import ORDERS, jpeg_round_trip
+from edit_robust.shifts.images.released import file_of, find
+from edit_robust.shifts.images.store import CorruptedStore
+
+SEVERITIES = range(1, 6)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of showing a set: shift and severity; a set that is itself a natural shift has severity 0."""
+
+    shift: str = "none"
+    severity: int = 0
+
+
+@dataclass
+class Shifting:
+    """corruptions: name -> severities.   order: direct (crop, corrupt) or released (crop, corrupt, JPEG quality 85).
+
+    stamp: which data results belong to.   workers: processes that corrupt.
+    released: folder of the released ImageNet-C, whose files stand for the original task's corrupted images.
+    """
+
+    corruptions: Mapping[str, tuple[int, ...]]
+    order: str
+    workers: int
+    store: CorruptedStore | None
+    size: int
+    released: Path | None = None
+    _pool: Executor | None = None
+
+    @staticmethod
+    def of(config: Mapping[str, Any] | None, cache: Path, size: int) -> Shifting:
+        """From the config's `shifts` (order, workers, store_gb) and `corruption` parts."""
+        config = config or {}
+        names = read_corruptions(config.get("corruption"))
+        order = str(config.get("order", "direct"))
+        if order not in ORDERS:
+            raise UserError(f"shifts.order={order}: {nearest(order, ORDERS)}")
+        gb = float(config.get("store_gb", 4.0))
+        store = CorruptedStore(cache, gb) if gb else None
+        root = Path(str(config["released"])) if config.get("released") else None
+        if root is not None:
+            for name, severities in names.items():
+                for severity in severities:
+                    find(root, name, severity)  # says what is missing before anything is edited
+        return Shifting(names, order, int(config.get("workers", 0)), store, size, root)
+
+    @property
+    def stamp(self) -> str:
+        """What the corruptions are, as it stands with results."""
+        if not self.corruptions:
+            return "none"
+        many = sum(len(v) for v in self.corruptions.values())
+        made = "crop, corrupt" if self.order == "direct" else "crop, corrupt, JPEG quality 85"
+        named = ";".join(f"{n}:{','.join(map(str, s))}" for n, s in self.corruptions.items())
+        digest = hashlib.sha256(named.encode()).hexdigest()[:8]
+        where = "" if self.released is None else f"original task: released ImageNet-C ({self.released.name}); else "
+        return f"{where}in memory, {many} variants ({digest}), {self.size} px, {made}"
+
+    def variants(self, images: ImageSet) -> list[Variant]:
+        """Clean first; corruptions only of sets that are no shift themselves."""
+        if images.shift != "none":
+            return [Variant(images.shift)]
+        return [Variant(), *(Variant(n, s) for n, severities in self.corruptions.items() for s in severities)]
+
+    def close(self) -> None:
+        """Let the workers go; they come back when they are needed."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def apply(
+        self, variant: Variant, images: ImageSet, rows: range, pixels: Sequence[Pixels]
+    ) -> UInt8[np.ndarray, "n size size 3"]:
+        """A shard's pixels under a variant; seeded by image, so that neither shards nor workers matter."""
+        if not variant.severity:
+            return np.stack(pixels)
+        names = [images.ids[r] for r in rows]
+        if self.released is not None and images.probe == "original":
+            return np.stack([self._read(variant, name) for name in names])
+        dataset = f"{images.probe}|{images.request}"
+
+        def make() -> np.ndarray:
+            if self.workers and self._pool is None:
+                self._pool = worker_pool(self.workers)
+            made = corrupt_many(pixels, names, variant.shift, variant.severity, dataset, self.workers, self._pool)
+            return np.stack([jpeg_round_trip(x) for x in made] if self.order == "released" else made)
+
+        if self.store is None:
+            return make()
+        h = hashlib.sha256(f"{dataset}|{names}|{variant}|{self.order}".encode())
+        for x in pixels:
+            h.update(x.tobytes())
+        return self.store.get(h.hexdigest()[:32], make)
+
+    def _read(self, variant: Variant, name: str) -> Pixels:
+        """A released image: 224 pixels square, already resized and cropped; other sizes are resized whole."""
+        assert self.released is not None
+        found = read_image(file_of(self.released, variant.shift, variant.severity, name))
+        if found.shape[:2] == (self.size, self.size):
+            return found
+        return np.asarray(Image.fromarray(found).resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+def read_corruptions(node: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
+    """Names with severities from the `corruption` part of a config; `none: null` is no corruption."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, severities in (node or {}).items():
+        if severities is None:
+            continue
+        if name not in ALL:
+            raise UserError(f"there is no corruption {name!r}; {nearest(name, ALL, 'corruptions')}")
+        some = severities if isinstance(severities, list | tuple) else [severities]
+        for s in some:
+            if isinstance(s, bool) or not isinstance(s, int) or s not in SEVERITIES:
+                raise UserError(f"corruption.{name}: severity {s} does not exist; severities are 1 to 5")
+        if not some or len(set(some)) != len(some):
+            raise UserError(f"corruption.{name}={list(some)} must name each severity once, at least one")
+        found[name] = tuple(some)
+    return found

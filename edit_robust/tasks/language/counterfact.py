@@ -1,0 +1,107 @@
+"""CounterFact (Meng et al. 2022): counterfactual statements with paraphrases and neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from edit_robust.core.data import Request
+from edit_robust.core.options import Aside, DataFile
+from edit_robust.tasks.fetch import fetch
+from edit_robust.tasks.language.questions import FileTask, Row, as_document, json_rows, kind_of, make_request
+
+URL = "https://rome.baulab.info/data/dsets/counterfact.json"
+
+FIELDS = (
+    "case_id",
+    "pararel_idx",
+    "requested_rewrite",
+    "prompt",
+    "relation_id",
+    "subject",
+    "target_new",
+    "target_true",
+    "str",
+    "id",
+    "paraphrase_prompts",
+    "neighborhood_prompts",
+    "attribute_prompts",
+    "generation_prompts",
+    "single_token_subject",
+)
+
+
+def read_record(row: Row) -> tuple[Request, str]:
+    """One record in ROME's format as a request, and its statements that are true as one document.
+
+    Spaces around subjects and targets and at the end of prompts are dropped: the space before an answer belongs to
+    the answer. Raises UserError with the record's number and the field.
+    """
+    case = row.get("case_id")
+    if not isinstance(case, int | str) or isinstance(case, bool):
+        raise row.error("case_id", f"must be a number or text, not {kind_of(case)}")
+    subject = row.text("requested_rewrite.subject")
+    template = row.template("requested_rewrite.prompt", subject)
+    new = row.text("requested_rewrite.target_new.str")
+    true = row.text("requested_rewrite.target_true.str")
+    if new == true:
+        raise row.error("requested_rewrite.target_new.str", f'is the same as target_true: "{new}"')
+    paraphrases, neighbours = row.texts("paraphrase_prompts"), row.texts("neighborhood_prompts")
+    attributes = row.texts("attribute_prompts") if "attribute_prompts" in row.data else ()
+    generation = row.texts("generation_prompts") if "generation_prompts" in row.data else ()
+    request = make_request(
+        str(case),
+        template,
+        subject,
+        new,
+        true,
+        paraphrases,
+        [(prompt, None) for prompt in neighbours],
+        relation=row.data["requested_rewrite"].get("relation_id"),
+        single_token_subject=row.data.get("single_token_subject"),
+    )
+    # Attribute prompts are about subjects for which the new answer is the true one.
+    true_statements = [f"{p} {true}" for p in (request.prompt, *paraphrases, *neighbours)]
+    true_statements += [f"{p} {new}" for p in attributes]
+    return request, as_document([*true_statements, *generation])
+
+
+class Counterfact(FileTask):
+    """CounterFact, judged by success, magnitude and accuracy of the new against the true answer.
+
+    path:            a local file in ROME's JSON format; without it the public file is downloaded once to `cache_dir`.
+    n_requests:      how many requests to make (None: all), cut after ordering.
+    order:           0 for the file's order, k > 0 for the permutation seeded by k.
+    unique_subjects: keep only the first request of every subject (the scaling paper's protocol).
+    corpus_path, held_out_path: documents (see `language.documents`); without them the records' own prompts, of which
+                     the last 10 % are held out.
+    n_corpus, n_held_out: documents at most.
+    """
+
+    protocol = "counterfact"
+    needs: ClassVar[str] = (
+        "counterfact.json in ROME's format (case_id, requested_rewrite, paraphrase_prompts, neighborhood_prompts): "
+        f"task.path=FILE, or downloaded from {URL}"
+    )
+
+    def __init__(
+        self,
+        name: str = "counterfact",
+        path: DataFile | None = None,
+        n_requests: int | None = None,
+        order: int = 0,
+        unique_subjects: bool = True,
+        corpus_path: DataFile | None = None,
+        held_out_path: DataFile | None = None,
+        n_corpus: int = 100_000,
+        n_held_out: int = 1000,
+        cache_dir: Aside[str] = "outputs/cache/data",
+    ) -> None:
+        super().__init__(
+            name, path, n_requests, order, unique_subjects, corpus_path, held_out_path, n_corpus, n_held_out
+        )
+        self.cache_dir = cache_dir
+
+    def _read(self) -> list[tuple[Request, str]]:
+        path = self.path or fetch(URL, Path(self.cache_dir) / "counterfact.json")
+        return [read_record(row) for row in json_rows(path, FIELDS)]

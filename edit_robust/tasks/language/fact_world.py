@@ -1,0 +1,71 @@
+"""The built-in fact world as a task: it needs no file, and `fact-gpt` knows its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from edit_robust.core.data import Probe, Request
+from edit_robust.tasks.language.counterfact import FIELDS, read_record
+from edit_robust.tasks.language.questions import Row, ask, check_counts, select
+from edit_robust.tasks.worlds.facts.world import FactWorld
+
+
+class FactWorldTask:
+    """Requests about invented subjects, one a subject, in CounterFact's form and judged by its protocol.
+
+    world_seed:   the world; the shipped model knows world 0.
+    n_requests:   how many requests to make (None: all), cut after ordering.
+    order:        0 for the world's order, k > 0 for the permutation seeded by k.
+    single_token: "late": subjects of one token come late in order 0, among the others; "none": without them;
+                  "only": they alone.
+    n_corpus, n_held_out: documents of `corpus()` and of `held_out()`.
+    """
+
+    protocol = "counterfact"
+    needs: ClassVar[str] = "nothing: the world is built in (models of other data do not know its facts)"
+    corpus_source = "training text of the fact world"
+    held_out_source = "unseen text of the fact world"
+
+    def __init__(
+        self,
+        name: str = "fact-world",
+        world_seed: int = 0,
+        n_requests: int | None = None,
+        order: int = 0,
+        single_token: Literal["late", "none", "only"] = "late",
+        n_corpus: int = 2000,
+        n_held_out: int = 200,
+    ) -> None:
+        check_counts(order, n_requests=n_requests, n_corpus=n_corpus, n_held_out=n_held_out)
+        self.name, self.world_seed = name, world_seed
+        self.n_requests, self.order, self.single_token = n_requests, order, single_token
+        self.n_corpus, self.n_held_out = n_corpus, n_held_out
+
+    @cached_property
+    def world(self) -> FactWorld:
+        """The world behind the requests."""
+        return FactWorld.generate(seed=self.world_seed)
+
+    @cached_property
+    def _selected(self) -> list[Request]:
+        records = self.world.requests(None, single_token=self.single_token)
+        every = [read_record(Row(f"{self.name}, record {i}", r, FIELDS))[0] for i, r in enumerate(records, start=1)]
+        return select(every, self.order, False, self.n_requests, self.name)
+
+    def requests(self) -> list[Request]:
+        """The changes to make, ordered and cut to `n_requests`."""
+        return list(self._selected)
+
+    def probes(self, requests: Sequence[Request]) -> list[Probe]:
+        """edit, paraphrase and neighbourhood questions about `requests` (see `language.ask`)."""
+        return ask(requests)
+
+    def corpus(self) -> list[str]:
+        """`n_corpus` documents of the training distribution."""
+        return self.world.training_text(seed=0, n_docs=self.n_corpus)
+
+    def held_out(self) -> list[str]:
+        """`n_held_out` documents of the same distribution that training never saw."""
+        return self.world.held_out_text(n_docs=self.n_held_out)

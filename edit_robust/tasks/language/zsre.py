@@ -1,0 +1,78 @@
+"""zsRE question answering (Levy et al. 2017) in the evaluation format of MEND (Mitchell et al. 2022)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from edit_robust.core.data import Request
+from edit_robust.core.options import Aside, DataFile
+from edit_robust.tasks.fetch import fetch
+from edit_robust.tasks.language.questions import FileTask, Row, as_document, json_rows, make_request
+
+URL = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
+
+FIELDS = ("subject", "src", "pred", "rephrase", "alt", "answers", "loc", "loc_ans", "cond", "portability")
+
+
+def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[Request, str] | None:
+    """One record as a request, and its questions with their true answers as one document.
+
+    The neighbourhood question is `loc` as it stands ("nq question: ...") followed by "?", with `loc_ans` as its
+    right answer, as in ROME's evaluation. None if the record has no `alt` and that was asked for.
+    """
+    subject = row.text("subject")
+    template = row.template("src", subject)
+    answers = row.texts("answers")
+    if not answers:
+        raise row.error("answers", "is empty")
+    true = answers[0].strip()
+    if target == "alt" and row.get("alt") == "":
+        return None
+    new, old = (true, None) if target == "answers" else (row.text("alt"), true)
+    rephrase = row.as_text("rephrase", row.get("rephrase")).rstrip()
+    loc, loc_answer = row.as_text("loc", row.get("loc")).rstrip() + "?", row.text("loc_ans")
+    request = make_request(id, template, subject, new, old, [rephrase], [(loc, loc_answer)])
+    statements = [f"{request.prompt} {true}", f"{rephrase} {true}", f"{loc} {loc_answer}"]
+    return request, as_document(statements)
+
+
+class Zsre(FileTask):
+    """zsRE, judged by the share of the right answer's tokens that the model itself would say.
+
+    target: what the edit writes. "answers": the true answer `answers[0]`, as ROME's and MEMIT's evaluation does;
+        "alt": the alternative answer `alt`, as MEND's does (records with an empty `alt` are left out).
+
+    The other arguments are those of `Counterfact`. A request's id is its position in the file, from 0.
+    """
+
+    protocol = "zsre"
+    contrast: ClassVar[bool] = False
+    needs: ClassVar[str] = (
+        "zsre_mend_eval.json in MEND's evaluation format (subject, src, answers, alt, rephrase, loc, loc_ans): "
+        f"task.path=FILE, or downloaded from {URL}"
+    )
+
+    def __init__(
+        self,
+        name: str = "zsre",
+        path: DataFile | None = None,
+        target: Literal["answers", "alt"] = "answers",
+        n_requests: int | None = None,
+        order: int = 0,
+        unique_subjects: bool = True,
+        corpus_path: DataFile | None = None,
+        held_out_path: DataFile | None = None,
+        n_corpus: int = 100_000,
+        n_held_out: int = 1000,
+        cache_dir: Aside[str] = "outputs/cache/data",
+    ) -> None:
+        super().__init__(
+            name, path, n_requests, order, unique_subjects, corpus_path, held_out_path, n_corpus, n_held_out
+        )
+        self.target, self.cache_dir = target, cache_dir
+
+    def _read(self) -> list[tuple[Request, str]]:
+        path = self.path or fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json")
+        rows = enumerate(json_rows(path, FIELDS))
+        return [pair for i, row in rows if (pair := read_record(row, self.target, str(i))) is not None]
