@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 from edit_robust.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from edit_robust.core.data import Example, Probe, Record, Request, Scores
+    from edit_robust.core.data import Column, Example, Probe, Record, Request, Scores
     from edit_robust.core.delta import Delta, Dense, LowRank
     from edit_robust.core.editable import Editable, Layer
 
 _WHERE = {
-    **dict.fromkeys(("Example", "Probe", "Record", "Request", "Scores"), "data"),
+    **dict.fromkeys(("Column", "Example", "Probe", "Record", "Request", "Scores"), "data"),
     **dict.fromkeys(("Delta", "Dense", "LowRank"), "delta"),
     **dict.fromkeys(("Editable", "Layer"), "editable"),
 }
 __all__ = [
+    "Column",
     "Delta",
     "Dense",
     "Editable",

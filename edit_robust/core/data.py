@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -114,3 +114,37 @@ class Record:
 #: retention: every edit made so far, at this later moment; final: all requests after the last edit;
 #: model: the model as a whole (drift, perplexity).
 SCOPES = ("unedited", "at-edit", "retention", "final", "model")
+
+#: How a column's value is written: a rate in percent (0 to 100) or as a share (0 to 1, shown in percent); a signed
+#: difference of shares (-0.012); a number; a count; seconds; a p value; a text.
+Unit = Literal["percent", "share", "difference", "number", "count", "seconds", "p", "text"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a run's summary, and how tables show it. A measure gives its columns from a run's records.
+
+    key:     its name in summary.json.             value:  None where it is not finite.
+    label:   what it is, in words: the row of a run's table ("the edit took (ES)").
+    moment:  when it was measured: the column of a run's table ("unedited", "at the end"); "" for numbers of the whole run.
+    unit:    how it is written.                    low, high: 95 % interval, where there is one.
+    short:   heading in tables of many runs ("ES"); "" leaves it out there.
+    score:   whether it stands in the upper part of a run's table, with what edits are judged by.
+    brief:   whether it stands in the short table of the terminal, too.
+    note:    written behind the value ("p = 0.03").
+    """
+
+    key: str
+    value: float | int | str | None
+    label: str = ""
+    moment: str = ""
+    unit: Unit = "number"
+    low: float | None = None
+    high: float | None = None
+    short: str = ""
+    score: bool = False
+    brief: bool = True
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
