@@ -126,7 +126,7 @@ class Column:
 
     key:     its name in summary.json.             value:  None where it is not finite.
     label:   what it is, in words: the row of a run's table ("the edit took (ES)").
-    moment:  when it was measured: the column of a run's table ("unedited", "at the end"); "" for numbers of the whole run.
+    moment:  when it was measured: the column of a run's table ("unedited", "at the end"); "": of the whole run.
     unit:    how it is written.                    low, high: 95 % interval, where there is one.
     short:   heading in tables of many runs ("ES"); "" leaves it out there.
     score:   whether it stands in the upper part of a run's table, with what edits are judged by.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import BufferedIOBase
 from pathlib import Path
 
-
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps

@@ -25,7 +25,7 @@ from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runs import folder as store
 from edit_robust.runs.reader import Run
-from edit_robust.runs.reader import reader as runs
+from edit_robust.runs import reader as runs
 
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
