@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from edit_robust.core.data import Column
 
 Summary = Mapping[str, float | int | None]
+#: The moments that any run has: before the first edit, and after the last one.
+UNEDITED, END = "unedited", "at the end"
 
 
 def finite(summary: Summary, key: str) -> float | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edit_robust.core.data import Column
-from edit_robust.evaluate.columns import Summary, completed, edits, finite, resources
+from edit_robust.evaluate.columns import UNEDITED, Summary, completed, edits, finite, resources
 
 __all__ = ["answers", "describe", "edits", "resources"]
 
 WHOLE = "the whole edit"
 #: Places on the way from the unedited to the edited model: prefix of the summary's keys, and what to call it.
 MOMENTS = (
-    ("unedited_", "unedited"),
+    ("unedited_", UNEDITED),
     ("", WHOLE),
     ("matched_", "a quarter of errors gone"),
     ("constrained_", "original within 1 point"),
@@ -46,7 +46,8 @@ def describe(summary: Summary) -> list[Column]:
 
 def answers(summary: Summary) -> list[Column]:
     """Accuracies (shares) and penalties (differences of shares) at every moment, and what statistics say of them."""
-    found = [*_scores(summary), *_errors(summary), *_alphas(summary), *_paired(summary), *_counts(summary)]
+    found = [*_scores(summary), *_errors(summary), *_alphas(summary), *_paired(summary)]
+    found += _counts(summary) if found or "n_edit_images" in summary else ()
     named = [name for name, *_ in (*RATES, *PENALTIES)]
     rest = [key for key in summary if any(name in key for name in named) or key in (*SHARES, *P_VALUES)]
     rest += [key for key in summary if key.endswith(ENDS) and key.startswith(("edit_gain", "original_change"))]
@@ -90,7 +91,7 @@ def _errors(summary: Summary) -> Iterator[Column]:
     """Mean corruption errors: fractions of the baseline's."""
     alexnet = "mean corruption error, AlexNet = 1"
     for key, label, moment in (
-        ("unedited_mce", alexnet, "unedited"),
+        ("unedited_mce", alexnet, UNEDITED),
         ("mce", alexnet, WHOLE),
         ("relative_mce", "mean corruption error, unedited = 1", WHOLE),
     ):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from edit_robust.core.data import Column
-from edit_robust.evaluate.columns import Summary, completed, edits, finite, resources, unlabelled
+from edit_robust.evaluate.columns import END, UNEDITED, Summary, completed, edits, finite, resources, unlabelled
 from edit_robust.evaluate.statistics.success import harmonic_mean
 
 __all__ = ["answers", "describe", "drift", "edits", "forgetting", "perplexity", "resources"]
 
 #: When the questions were asked: prefix of the summary's keys, and what to call it.
 MOMENTS = (
-    ("unedited_", "unedited"),
+    ("unedited_", UNEDITED),
     ("", "right after its edit"),
     ("retention_", "kept by all past edits"),
-    ("final_", "at the end"),
+    ("final_", END),
 )
 SUCCESS = (
     ("ES", "the edit took (ES)"),
@@ -66,7 +66,8 @@ def answers(summary: Summary) -> list[Column]:
             # What stands for S without success rates is made of token accuracies, which the table does not show.
             shown = "" if swapped and not brief else label
             found.append(Column(prefix + name, value, shown, moment, "percent", short=short, score=True, brief=brief))
-    return completed(summary, found, [*(prefix + name for prefix, _ in MOMENTS for name in HIDDEN), "n_requests"])
+    rest = [*(prefix + name for prefix, _ in MOMENTS for name in HIDDEN), *(["n_requests"] if found else [])]
+    return completed(summary, found, rest)
 
 
 def _score(summary: Summary, prefix: str, name: str) -> float | None:
@@ -93,7 +94,7 @@ def perplexity(summary: Summary) -> list[Column]:
     words = "perplexity on plain text"
     found = []
     if "unedited_perplexity" in summary:
-        found.append(Column("unedited_perplexity", finite(summary, "unedited_perplexity"), words, "unedited"))
+        found.append(Column("unedited_perplexity", finite(summary, "unedited_perplexity"), words, UNEDITED))
     if "perplexity" in summary:
         found.append(Column("perplexity", finite(summary, "perplexity"), words, short="perplexity"))
     return found
