@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from edit_robust.core import Example, Request, Scores
+from edit_robust.core import Example, Scores
+from edit_robust.core.data import TextRequest
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State
 from edit_robust.editors.language.helpers.contexts import ROME_RECIPE, context_templates, flatten
@@ -40,7 +41,7 @@ class World:
     """A model and requests for it. `options` are the editor's."""
 
     model: CausalLM
-    requests: list[Request]
+    requests: list[TextRequest]
     options: Mapping[str, object]
     task: object
 
@@ -53,14 +54,15 @@ def golden(folder: Path, n: int) -> World:
     requests = []
     for i in range(n):
         r, context = base[i % len(base)], contexts[i // len(base)]
-        extra = dict(r.extra)
-        for key in ("paraphrases", "neighbours"):
-            pairs = extra[key]
-            extra[key] = tuple(
-                context.replace("{}", p) if isinstance(p, str) else (context.replace("{}", p[0]), *p[1:]) for p in pairs
+        requests.append(
+            replace(
+                r,
+                id=f"{r.id}.{i}",
+                x=context.replace("{}", str(r.x), 1),
+                paraphrases=tuple(context.replace("{}", p) for p in r.paraphrases),
+                neighbours=tuple((context.replace("{}", p), answer) for p, answer in r.neighbours),
             )
-        prompt = context.replace("{}", str(r.x), 1)
-        requests.append(Request(f"{r.id}.{i}", prompt, r.target, r.old, r.subject, None, extra))
+        )
     options = {"context_templates": str(folder / "contexts.json"), "mom2": str(folder / "second_moment.npz")}
     return World(CausalLM(str(folder / "model")), requests, options, task)
 
@@ -95,7 +97,7 @@ def value_optimisation(world: World, layer: int, templates: list[str], n: int) -
     return sum(times[True]), sum(times[False]), f"relative difference of the values at most {worst:.0e}"
 
 
-def examples_of(requests: Sequence[Request]) -> list[Example]:
+def examples_of(requests: Sequence[TextRequest]) -> list[Example]:
     return [e for p in ask(requests) for e in p.examples]
 
 

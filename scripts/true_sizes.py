@@ -18,7 +18,7 @@ from rich.table import Table
 
 from edit_robust.config.check import build, kind_of, resolved
 from edit_robust.config.compose import choices, compose
-from edit_robust.core import Request
+from edit_robust.core import ImageRequest
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.core.work import Workspace
@@ -39,8 +39,8 @@ class Noise:
         self.triples = Triples(tuple(map(str, range(n))), clean, edited, labels, [mask] * n)
         self.images = ImageSet("original", self.triples.ids, labels, lambda i: clean[i])
 
-    def requests(self) -> list[Request]:
-        return [Request("noise", self.triples, None, extra={"search": self.triples})]
+    def requests(self) -> list[ImageRequest]:
+        return [ImageRequest("noise", self.triples, None, search=self.triples)]
 
     def moment_images(self) -> ImageSet:
         return self.images

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from edit_robust.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from edit_robust.core.data import Column, Example, Probe, Record, Request, Scores
+    from edit_robust.core.data import Column, Example, ImageRequest, Probe, Record, Request, Scores, TextRequest
     from edit_robust.core.delta import Delta, Dense, LowRank
     from edit_robust.core.editable import Editable, Layer
 
 _WHERE = {
-    **dict.fromkeys(("Column", "Example", "Probe", "Record", "Request", "Scores"), "data"),
+    **dict.fromkeys(
+        ("Column", "Example", "ImageRequest", "Probe", "Record", "Request", "Scores", "TextRequest"), "data"
+    ),
     **dict.fromkeys(("Delta", "Dense", "LowRank"), "delta"),
     **dict.fromkeys(("Editable", "Layer"), "editable"),
 }
@@ -25,12 +27,14 @@ __all__ = [
     "Dense",
     "Editable",
     "Example",
+    "ImageRequest",
     "Layer",
     "LowRank",
     "Probe",
     "Record",
     "Request",
     "Scores",
+    "TextRequest",
     "UserError",
     "nearest",
 ]

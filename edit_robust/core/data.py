@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from edit_robust.core.images import ImageSet, Triples
+
+#: A prompt about another subject and its right answer; None stands for the request's old answer.
+Neighbour = tuple[str, str | None]
+
 
 @dataclass(frozen=True)
 class Request:
-    """One change to a model.
+    """One change to a model: what every editor knows of it. `TextRequest` and `ImageRequest` say more.
 
     `x` is what the edit is made on: for language a prompt template with one `{}` for the subject, for vision
-    an image. `target` is what the model shall answer afterwards, `old` what it answered before (None: unknown).
+    the image pairs (`Triples`). `target` is what the model shall answer afterwards, `old` what it answered before
+    (None: unknown).
     """
 
     id: str
@@ -24,12 +30,43 @@ class Request:
     old: Any = None
     subject: str | None = None
     mask: Any = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def prompt(self) -> str:
         """The template with the subject filled in."""
         return str(self.x).replace("{}", str(self.subject), 1)
+
+
+@dataclass(frozen=True)
+class TextRequest(Request):
+    """A change of what a language model says, with the questions that tell what the change did.
+
+    paraphrases: other prompts for the same fact, whose right answer is `target`.
+    neighbours:  prompts about other subjects, each with its right answer.
+    relation:    the data set's name of the relation; None: it gives none.
+    single_token_subject: whether the subject is one token of the world's own tokenizer; None: not known.
+    """
+
+    paraphrases: tuple[str, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    relation: str | None = None
+    single_token_subject: bool | None = None
+
+
+@dataclass(frozen=True)
+class ImageRequest(Request):
+    """A change of what a classifier answers: `x` holds the pairs to edit with.
+
+    search:         pairs by which a learning rate is chosen; no picture of them is in the other splits. None: there
+                    are none; an empty set: the data leave none.
+    validation:     makes the images that the edit is judged on. None: there are none.
+    concept, style: what the edit is about, in words.
+    """
+
+    search: Triples | None = None
+    validation: Callable[[], ImageSet] | None = None
+    concept: str = ""
+    style: str = ""
 
 
 @dataclass(frozen=True)

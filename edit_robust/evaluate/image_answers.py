@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edit_robust.core import Delta, Record, UserError
+from edit_robust.core import Delta, ImageRequest, Record, UserError
 from edit_robust.core.files import atomic_path, write_text
-from edit_robust.core.images import ImageSet, Triples
+from edit_robust.core.images import ImageSet
 from edit_robust.evaluate.base import Setting, weight_records
 from edit_robust.evaluate.statistics.paired import Key
 from edit_robust.models.vision.classifier import Classifier
@@ -257,8 +257,7 @@ def leaks(requests: Sequence[Any], sets: Sequence[ImageSet]) -> Mapping[str, tup
     """
     found = {}
     for r in requests:
-        some = r.extra.get("search")
-        used = [*r.x.ids, *(some.ids if isinstance(some, Triples) else ())]
+        used = [*r.x.ids, *(r.search.ids if isinstance(r, ImageRequest) and r.search else ())]
         trained = {i.partition("@")[0] for i in used}
         asked = [i.partition("@")[0] for x in sets if x.request in ("", r.id) for i in x.ids]
         found[r.id] = (sum(i in trained for i in asked), len(asked))

@@ -19,8 +19,13 @@ class Task(Protocol):
     @property
     def protocol(self) -> str: ...
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> Sequence[Request]:
         """The changes to make, in the order they are made (already ordered and cut to `n_requests`)."""
+        ...
+
+    def training_requests(self) -> Sequence[Request]:
+        """Requests that an editor which learns may train on: none is about a subject (or, with images, made from a
+        picture) of `requests()`. May be empty."""
         ...
 
     def probes(self, requests: Sequence[Request]) -> list[Probe]:

@@ -13,7 +13,7 @@ import torch
 from helpers.tiny_nets import NETS, SIZE, TinyTask, images, tiny_classifier, triples
 from torch import Tensor, nn
 
-from edit_robust.core import LowRank, Request, UserError
+from edit_robust.core import ImageRequest, LowRank, Request, UserError
 from edit_robust.core.images import Triples
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State
@@ -74,8 +74,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-def request(n: int = 3, seed: int = 0) -> Request:
-    return Request("one", triples(n, seed), None, extra={"search": triples(4, 99)})
+def request(n: int = 3, seed: int = 0) -> ImageRequest:
+    return ImageRequest("one", triples(n, seed), None, search=triples(4, 99))
 
 
 def block_output(net: nn.Module, end: nn.Module, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def test_what_is_reported_is_what_the_edited_network_does(
     options = {"select": "search"} if name == "rewriting-all" else {}
     editor = EDITORS[name](**options)
     edit = editor.edit(m, [asked], start(editor, m, work))
-    train, search = pairs_of(m, [asked.x]), pairs_of(m, [asked.extra["search"]])
+    train, search = pairs_of(m, [asked.x]), pairs_of(m, [asked.search])
     with m.patched(edit.delta):
         for pairs, key in ((train, "train_accuracy"), (search, "search_accuracy")):
             found = (m.logits(pairs.edited).argmax(1) == pairs.labels).float().mean()
@@ -180,7 +180,7 @@ def test_a_limited_drop_is_kept_to_where_it_can_be(model: Callable[[str], Classi
     t = triples(16, 5)
     said = m.logits(m.see(t.clean)).argmax(1).numpy()
     held = Triples(t.ids, t.clean, t.edited, said, t.masks)
-    r = Request("r", triples(3, 1), None, extra={"search": held})
+    r = ImageRequest("r", triples(3, 1), None, search=held)
     drops = {}
     for limit in (None, 0.0):
         editor = Supervised(lr_grid=[1e-5, 0.03, 0.3], max_epochs=40, max_drop=limit)
@@ -330,7 +330,7 @@ def low_rank_parts(m: Classifier, live: bool, asked: Request) -> tuple[Any, ...]
 def test_runs_side_by_side_are_runs_one_by_one(kind: str, live: bool, model: Callable[[str], Classifier]) -> None:
     m, asked = model(kind), request()
     layer, spine, reach, train, _, _ = low_rank_parts(m, live, asked)
-    held = pairs_of(m, [asked.extra["search"]])
+    held = pairs_of(m, [asked.search])
     chosen = Selection(Asked(entered(m, spine, held.edited), held.labels), None, 0.1)
     u = torch.randn(2, layer.shape[0], 2) * 0.1
     v = torch.randn(2, reach.edited.x.shape[1], 2)

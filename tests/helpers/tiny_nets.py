@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm.models.resnet
@@ -15,7 +14,7 @@ import timm.models.vision_transformer
 import torch
 from torch import nn
 
-from edit_robust.core import Request
+from edit_robust.core import ImageRequest
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.models.vision import classifier as module
 from edit_robust.models.vision.classifier import Classifier
@@ -120,11 +119,13 @@ class TinyTask:
     name: str = "tiny"
     protocol: str = "images"
 
-    def requests(self) -> list[Request]:
-        def more(i: int) -> dict[str, Any]:
-            return {"search": triples(4, 50 + i), "validation": partial(images, 4, i)}
-
-        return [Request(f"r{i}", triples(self.pairs, i), None, extra=more(i)) for i in range(self.n)]
+    def requests(self) -> list[ImageRequest]:
+        return [
+            ImageRequest(
+                f"r{i}", triples(self.pairs, i), None, search=triples(4, 50 + i), validation=partial(images, 4, i)
+            )
+            for i in range(self.n)
+        ]
 
     def moment_images(self) -> ImageSet:
         return images(24, 7)

@@ -53,15 +53,15 @@ def concept_task(places: dict[str, str], **options: Any) -> ConceptStyle:
 def test_concept_style(concepts: dict[str, str]) -> None:
     task = concept_task(concepts)
     snow, wood = task.requests()
-    assert (snow.id, wood.id, snow.extra["concept"], snow.extra["style"]) == ("road-snow", "road-wood", "road", "snow")
-    assert (len(snow.x), len(snow.extra["search"]), len(wood.x)) == (3, 3, 3)
+    assert (snow.id, wood.id, snow.concept, snow.style) == ("road-snow", "road-wood", "road", "snow")
+    assert (len(snow.x), len(snow.search), len(wood.x)) == (3, 3, 3)
     mask = snow.x.mask(0)
     assert mask.mean() == 0.5 and (snow.x.edited[0][mask] == 255).all()
     assert np.array_equal(snow.x.edited[0][~mask], snow.x.clean[0][~mask])
     original, edit, _ = task.image_sets([snow, wood])
     assert (len(original), len(edit), edit.request, edit.source) == (4, 6 * 3, "road-snow", "texture paste")
     assert len(set(edit.ids)) == len(edit) and edit.load(0).shape == (8, 8, 3)
-    train, search, val = (clean_of(ids) for ids in (snow.x.ids, snow.extra["search"].ids, edit.ids))
+    train, search, val = (clean_of(ids) for ids in (snow.x.ids, snow.search.ids, edit.ids))
     assert not train & val and not train & search and not search & val
     assert [NAMES.index(i.partition("/")[0]) for i in edit.ids] == edit.labels.tolist()
     assert len(concept_task(concepts, n_edit=5).image_sets([snow])[1]) == 5

@@ -25,7 +25,7 @@ def test_counterfact_request_and_probes(cf_path: str) -> None:
     request = task.requests()[0]
     new, true = rewrite["target_new"]["str"], rewrite["target_true"]["str"]
     assert (request.id, request.x, request.subject) == ("0", rewrite["prompt"], rewrite["subject"])
-    assert (request.target, request.old, request.extra["relation"]) == (new, true, "R0")
+    assert (request.target, request.old, request.relation) == (new, true, "R0")
     assert request.prompt == rewrite["prompt"].replace("{}", rewrite["subject"])
 
     edit, paraphrase, neighbourhood = task.probes([request])

@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 def test_pairs_protocol(tmp_path: Path) -> None:
     task = pairs_task(tmp_path, pair_rows(tmp_path, 10, 2), classes=list(NAMES), n_original=6, concept="ground")
     (request,) = task.requests()
-    train, search = request.x, request.extra["search"]
+    train, search = request.x, request.search
     assert isinstance(train, Triples) and isinstance(search, Triples)
-    assert (request.id, request.target, request.extra["concept"], request.extra["style"]) == (
+    assert (request.id, request.target, request.concept, request.style) == (
         "pairs", None, "ground", "edited",
     )  # fmt: skip
     original, edit = task.image_sets([request])
@@ -63,14 +63,14 @@ def test_pairs_with_masks_names_and_splits(tmp_path: Path) -> None:
     (request,) = task.requests()
     assert clean_of(request.x.ids) == {"clean/0.png", "clean/3.png"}
     assert request.x.mask(0).all() and np.array_equal(request.x.mask(1), half > 0)
-    assert clean_of(request.extra["search"].ids) == {"clean/1.png", "clean/4.png"}
+    assert clean_of(request.search.ids) == {"clean/1.png", "clean/4.png"}
     assert request.x.labels.tolist() == [0, 3]
     for row in rows:
         row["split"] = row["split"].replace("search", "train")
     (request,) = pairs_task(tmp_path, rows, classes=list(NAMES)).requests()
-    assert (len(request.x), len(request.extra["search"])) == (3, 1)
+    assert (len(request.x), len(request.search)) == (3, 1)
     (request,) = pairs_task(tmp_path, rows, classes=list(NAMES), search_share=0.0).requests()
-    assert (len(request.x), len(request.extra["search"])) == (4, 0)
+    assert (len(request.x), len(request.search)) == (4, 0)
 
 
 def test_pairs_of_different_sizes(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_pairs_of_different_sizes(tmp_path: Path) -> None:
     for name in ("clean/0.png", "edited/0_0.png"):
         save(tmp_path / name, picture(0, 20, 30))
     task = pairs_task(tmp_path, rows)
-    sizes = {x.shape[:2] for r in task.requests() for t in (r.x, r.extra["search"]) for x in t.clean}
+    sizes = {x.shape[:2] for r in task.requests() for t in (r.x, r.search) for x in t.clean}
     sizes |= {task.image_sets(task.requests())[1].load(i).shape[:2] for i in range(2)}
     assert sizes == {(12, 16), (20, 30)}
 
@@ -189,7 +189,7 @@ def test_make_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     task = Pairs(str(tmp_path / "out/pairs.csv"), str(tmp_path / "out/originals.csv"))
     (request,) = task.requests()
     x = request.x
-    assert len(x) + len(request.extra["search"]) + len(task.image_sets([request])[1]) == 8
+    assert len(x) + len(request.search) + len(task.image_sets([request])[1]) == 8
     assert 0.3 < x.mask(0).mean() < 0.6 and (x.edited[0][x.mask(0)] == 255).all()
     assert np.array_equal(x.edited[0][~x.mask(0)], x.clean[0][~x.mask(0)])
     stem = int(Path(x.ids[0].partition("@")[0]).stem)

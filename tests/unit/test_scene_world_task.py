@@ -20,8 +20,8 @@ SMALL = {"n_train": 2, "n_labels": 2, "n_search": 4, "n_edit": 6, "n_validation"
 def test_scene_world() -> None:
     task = SceneWorldTask(**SMALL, natural=["rendition"])
     (request,) = task.requests()
-    x, search = request.x, request.extra["search"]
-    assert (request.id, request.extra["concept"], request.extra["style"]) == ("grass-snow", "grass", "snow")
+    x, search = request.x, request.search
+    assert (request.id, request.concept, request.style) == ("grass-snow", "grass", "snow")
     assert len(x) == 4 and len(set(x.labels)) == 2 and len(search) == 4
     for i in range(4):
         changed = (x.clean[i] != x.edited[i]).any(-1)
@@ -44,8 +44,8 @@ def test_scene_world() -> None:
 def test_scene_world_vehicles_labels_and_shifts() -> None:
     task = SceneWorldTask(**SMALL, pairs=["vehicles-on-snow"], natural=["snow"])
     (request,) = task.requests()
-    assert (request.id, request.extra["concept"]) == ("vehicles-on-snow", "vehicles")
-    assert set(request.x.labels) == {0, 1} and set(request.extra["search"].labels) <= set(range(6))
+    assert (request.id, request.concept) == ("vehicles-on-snow", "vehicles")
+    assert set(request.x.labels) == {0, 1} and set(request.search.labels) <= set(range(6))
     _, edit, masked, free = task.image_sets([request])
     assert edit.labels.tolist() == [0, 1, 2, 3, 4, 5]
     assert (masked.shift, masked.classes, free.shift, free.classes) == (

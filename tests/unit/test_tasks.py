@@ -63,7 +63,7 @@ def test_fact_world() -> None:
         ("paraphrase", 10),
         ("neighbourhood", 50),
     ]
-    assert all(r.extra["single_token_subject"] is False for r in requests)
+    assert all(r.single_token_subject is False for r in requests)
     assert (len(task.corpus()), len(task.held_out())) == (7, 3)
     assert not set(task.corpus()) & set(task.held_out())
     assert requests == FactWorldTask(n_requests=5).requests()
@@ -76,7 +76,7 @@ def test_fact_world_single_token_subjects() -> None:
     only = FactWorldTask(single_token="only").requests()
     none = FactWorldTask(single_token="none").requests()
     assert len(only) + len(none) == len(every) == len({r.subject for r in every})
-    assert all(r.extra["single_token_subject"] for r in only)
-    assert not any(r.extra["single_token_subject"] for r in none)
+    assert all(r.single_token_subject for r in only)
+    assert not any(r.single_token_subject for r in none)
     assert {r.id for r in FactWorldTask(order=3).requests()} == {r.id for r in every}
     fails(f"has {len(every)} requests", FactWorldTask(n_requests=10**6).requests)

@@ -30,8 +30,8 @@ def test_vehicles_from_pairs(tmp_path: Path) -> None:
     pairs = table(tmp_path / "pairs.csv", pair_rows(tmp_path, 10))
     task = vehicles(tmp_path, pairs=pairs)
     (request,) = task.requests()
-    assert (request.id, request.extra["concept"], request.extra["style"]) == ("vehicles-on-snow", "vehicles", "snow")
-    assert (len(request.x), len(request.extra["search"])) == (8, 2)
+    assert (request.id, request.concept, request.style) == ("vehicles-on-snow", "vehicles", "snow")
+    assert (len(request.x), len(request.search)) == (8, 2)
     _, edit = task.image_sets([request])
     assert (edit.ids, edit.labels.tolist()) == (
         ("firetruck/0.jpg", "firetruck/1.jpg", "tank/0.jpg", "tank/1.jpg"), [2, 2, 3, 3],
@@ -40,7 +40,7 @@ def test_vehicles_from_pairs(tmp_path: Path) -> None:
     assert len(vehicles(tmp_path, pairs=pairs, n_train=3).requests()[0].x) == 3
     rows = pair_rows(tmp_path, 4, split=lambda i: "val" if i else "train")
     (request,) = vehicles(tmp_path, pairs=table(tmp_path / "p2.csv", rows)).requests()
-    assert clean_of(request.x.ids) == {"clean/0.png"} and len(request.extra["search"]) == 0
+    assert clean_of(request.x.ids) == {"clean/0.png"} and len(request.search) == 0
 
 
 def test_vehicles_by_pasting(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_vehicles_by_pasting(tmp_path: Path) -> None:
     for path in given.values():
         (request,) = vehicles(tmp_path, originals=path, textures=str(tmp_path / "snow.png")).requests()
         x = request.x
-        assert (len(x), len(request.extra["search"])) == (4, 1)
+        assert (len(x), len(request.search)) == (4, 1)
         assert (x.edited[0][x.mask(0)] == 250).all()
         assert np.array_equal(x.edited[0][~x.mask(0)], x.clean[0][~x.mask(0)])
     released = segments_file(tmp_path / "snow" / "train" / "road:15.pt", [2, 3, 2, 3, 3])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import TextRequest
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
-from edit_robust.tasks.language.questions import FileTask, Row, as_document, json_rows, kind_of, make_request
+from edit_robust.tasks.language.documents import as_document
+from edit_robust.tasks.language.questions import FileTask, read_template
+from edit_robust.tasks.reading import Row, json_rows, kind_of
 
 URL = "https://rome.baulab.info/data/dsets/counterfact.json"
 
@@ -31,7 +33,7 @@ FIELDS = (
 )
 
 
-def read_record(row: Row) -> tuple[Request, str]:
+def read_record(row: Row) -> tuple[TextRequest, str]:
     """One record in ROME's format as a request, and its statements that are true as one document.
 
     Spaces around subjects and targets and at the end of prompts are dropped: the space before an answer belongs to
@@ -41,7 +43,7 @@ def read_record(row: Row) -> tuple[Request, str]:
     if not isinstance(case, int | str) or isinstance(case, bool):
         raise row.error("case_id", f"must be a number or text, not {kind_of(case)}")
     subject = row.text("requested_rewrite.subject")
-    template = row.template("requested_rewrite.prompt", subject)
+    template = read_template(row, "requested_rewrite.prompt", subject)
     new = row.text("requested_rewrite.target_new.str")
     true = row.text("requested_rewrite.target_true.str")
     if new == true:
@@ -49,15 +51,16 @@ def read_record(row: Row) -> tuple[Request, str]:
     paraphrases, neighbours = row.texts("paraphrase_prompts"), row.texts("neighborhood_prompts")
     attributes = row.texts("attribute_prompts") if "attribute_prompts" in row.data else ()
     generation = row.texts("generation_prompts") if "generation_prompts" in row.data else ()
-    request = make_request(
+    relation = row.get("requested_rewrite").get("relation_id")
+    request = TextRequest(
         str(case),
         template,
-        subject,
         new,
         true,
-        paraphrases,
-        [(prompt, None) for prompt in neighbours],
-        relation=row.data["requested_rewrite"].get("relation_id"),
+        subject,
+        paraphrases=paraphrases,
+        neighbours=tuple((prompt, None) for prompt in neighbours),
+        relation=None if relation is None else str(relation),
         single_token_subject=row.data.get("single_token_subject"),
     )
     # Attribute prompts are about subjects for which the new answer is the true one.
@@ -102,6 +105,6 @@ class Counterfact(FileTask):
         )
         self.cache_dir = cache_dir
 
-    def _read(self) -> list[tuple[Request, str]]:
+    def _read(self) -> list[tuple[TextRequest, str]]:
         path = self.path or fetch(URL, Path(self.cache_dir) / "counterfact.json")
         return [read_record(row) for row in json_rows(path, FIELDS)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from edit_robust.core.data import Probe, Request
+from edit_robust.core.data import Probe, Request, TextRequest
 from edit_robust.tasks.language.counterfact import FIELDS, read_record
-from edit_robust.tasks.language.questions import Row, ask, check_counts, select
+from edit_robust.tasks.language.questions import ask
+from edit_robust.tasks.reading import Row
+from edit_robust.tasks.selection import check_counts, select
 from edit_robust.tasks.worlds.facts.world import FactWorld
 
 
@@ -49,17 +51,28 @@ class FactWorldTask:
         return FactWorld.generate(seed=self.world_seed)
 
     @cached_property
-    def _selected(self) -> list[Request]:
-        records = self.world.requests(None, single_token=self.single_token)
-        every = [read_record(Row(f"{self.name}, record {i}", r, FIELDS))[0] for i, r in enumerate(records, start=1)]
+    def _selected(self) -> list[TextRequest]:
+        every = self._as_requests(self.world.requests(None, single_token=self.single_token))
         return select(every, self.order, False, self.n_requests, self.name)
 
-    def requests(self) -> list[Request]:
+    def _as_requests(self, records: Sequence[dict[str, Any]]) -> list[TextRequest]:
+        """Records in CounterFact's form as requests."""
+        return [read_record(Row(f"{self.name}, record {i}", r, FIELDS))[0] for i, r in enumerate(records, start=1)]
+
+    def requests(self) -> list[TextRequest]:
         """The changes to make, ordered and cut to `n_requests`."""
         return list(self._selected)
 
+    def training_requests(self) -> list[TextRequest]:
+        """A request for every fact about a subject that `requests()` leave out, in the world's order.
+
+        There are none where `n_requests` is None, for every subject has a request then. `single_token` holds here, too.
+        """
+        others = set(self.world.subjects) - {request.subject for request in self._selected}
+        return self._as_requests(self.world.training_requests(others, single_token=self.single_token))
+
     def probes(self, requests: Sequence[Request]) -> list[Probe]:
-        """edit, paraphrase and neighbourhood questions about `requests` (see `language.ask`)."""
+        """edit, paraphrase and neighbourhood questions about `requests` (see `questions.ask`)."""
         return ask(requests)
 
     def corpus(self) -> list[str]:

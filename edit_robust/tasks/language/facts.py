@@ -8,21 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import Neighbour, TextRequest
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.options import DataFile
-from edit_robust.tasks.language.questions import (
-    FileTask,
-    Neighbour,
-    Row,
-    as_document,
-    existing_file,
-    json_rows,
-    jsonl_rows,
-    kind_of,
-    make_request,
-    read_text,
-)
+from edit_robust.tasks.language.documents import as_document
+from edit_robust.tasks.language.questions import FileTask, read_template
+from edit_robust.tasks.reading import Row, existing_file, json_rows, jsonl_rows, kind_of, read_text
 
 REQUIRED = ("prompt", "subject", "target_new")
 OPTIONAL = ("target_true", "paraphrases", "neighbours", "id")
@@ -117,13 +108,13 @@ def _neighbours(row: Row, new: str, true: str | None) -> list[Neighbour]:
     return found
 
 
-def read_record(row: Row, id: str) -> tuple[Request, str]:
+def read_record(row: Row, id: str) -> tuple[TextRequest, str]:
     """One fact as a request, and its statements that are true as one document ("" if none is known)."""
     for key in row.data:
         if key not in FIELDS:
             raise row.error(key, f"is unknown; {nearest(key, FIELDS, 'fields')}")
     subject = row.text("subject")
-    template, new = row.template("prompt", subject), row.text("target_new")
+    template, new = read_template(row, "prompt", subject), row.text("target_new")
     true = row.text("target_true") if row.data.get("target_true") is not None else None
     if new == true:
         raise row.error("target_new", f'is the same as target_true: "{new}"')
@@ -134,7 +125,9 @@ def read_record(row: Row, id: str) -> tuple[Request, str]:
         if not isinstance(own, int | str) or isinstance(own, bool):
             raise row.error("id", f"must be a number or text, not {kind_of(own)}")
         id = row.as_text("id", str(own)).strip()
-    request = make_request(id, template, subject, new, true, paraphrases, neighbours)
+    request = TextRequest(
+        id, template, new, true, subject, paraphrases=tuple(paraphrases), neighbours=tuple(neighbours)
+    )
     statements = [f"{p} {true}" for p in (request.prompt, *paraphrases)] if true is not None else []
     statements += [f"{p} {true if answer is None else answer}" for p, answer in neighbours]
     return request, as_document(statements)
@@ -179,5 +172,5 @@ class Facts(FileTask):
         """ "counterfact" if every fact of the file has a target_true, else "zsre" (token accuracy alone)."""
         return "counterfact" if all(request.old is not None for request, _ in self._file) else "zsre"
 
-    def _read(self) -> list[tuple[Request, str]]:
+    def _read(self) -> list[tuple[TextRequest, str]]:
         return [read_record(row, str(i)) for i, row in enumerate(_rows(self.path))]

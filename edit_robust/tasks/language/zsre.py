@@ -5,24 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import TextRequest
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
-from edit_robust.tasks.language.questions import FileTask, Row, as_document, json_rows, make_request
+from edit_robust.tasks.language.documents import as_document
+from edit_robust.tasks.language.questions import FileTask, read_template
+from edit_robust.tasks.reading import Row, json_rows
 
 URL = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
 
 FIELDS = ("subject", "src", "pred", "rephrase", "alt", "answers", "loc", "loc_ans", "cond", "portability")
 
 
-def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[Request, str] | None:
+def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[TextRequest, str] | None:
     """One record as a request, and its questions with their true answers as one document.
 
     The neighbourhood question is `loc` as it stands ("nq question: ...") followed by "?", with `loc_ans` as its
     right answer, as in ROME's evaluation. None if the record has no `alt` and that was asked for.
     """
     subject = row.text("subject")
-    template = row.template("src", subject)
+    template = read_template(row, "src", subject)
     answers = row.texts("answers")
     if not answers:
         raise row.error("answers", "is empty")
@@ -32,7 +34,7 @@ def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[R
     new, old = (true, None) if target == "answers" else (row.text("alt"), true)
     rephrase = row.as_text("rephrase", row.get("rephrase")).rstrip()
     loc, loc_answer = row.as_text("loc", row.get("loc")).rstrip() + "?", row.text("loc_ans")
-    request = make_request(id, template, subject, new, old, [rephrase], [(loc, loc_answer)])
+    request = TextRequest(id, template, new, old, subject, paraphrases=(rephrase,), neighbours=((loc, loc_answer),))
     statements = [f"{request.prompt} {true}", f"{rephrase} {true}", f"{loc} {loc_answer}"]
     return request, as_document(statements)
 
@@ -72,7 +74,7 @@ class Zsre(FileTask):
         )
         self.target, self.cache_dir = target, cache_dir
 
-    def _read(self) -> list[tuple[Request, str]]:
+    def _read(self) -> list[tuple[TextRequest, str]]:
         path = self.path or fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json")
         rows = enumerate(json_rows(path, FIELDS))
         return [pair for i, row in rows if (pair := read_record(row, self.target, str(i))) is not None]

@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import ImageRequest
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import EXTENSIONS, read_image
 from edit_robust.core.images import ImageSet, Pixels, Triples
 from edit_robust.core.options import DataFile
-from edit_robust.tasks.language.questions import check_counts
+from edit_robust.tasks.selection import check_counts
 from edit_robust.tasks.vision.natural import Originals
+from edit_robust.tasks.vision.photographs import search_requests
 from edit_robust.tasks.vision.segments import (
     Segments,
     Split,
@@ -250,17 +251,22 @@ class ConceptStyle:
             masks=Lazy(len(rows), lambda k: segments.mask(rows[k][0])),
         )
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ImageRequest]:
         """One edit a pair, in the order of their names or of `pairs`."""
         found = []
         for concept, style in self._chosen:
             split = self._split(concept, style)
             search = self._triples(concept, style, split.search)
             name, train = f"{concept}-{style}", self._triples(concept, style, split.train)
-            extra = {"search": search, "concept": concept, "style": style}
-            extra["validation"] = partial(self._validation, name, concept, style)
-            found.append(Request(name, train, None, extra=extra))
+            validation = partial(self._validation, name, concept, style)
+            found.append(
+                ImageRequest(name, train, None, search=search, validation=validation, concept=concept, style=style)
+            )
         return found
+
+    def training_requests(self) -> list[ImageRequest]:
+        """The search pairs of `requests()`, which share no picture with the pairs to edit with or to judge by."""
+        return search_requests(self.requests())
 
     def _validation(self, name: str, concept: str, style: str) -> ImageSet:
         every = self._split(concept, style).val
@@ -272,9 +278,9 @@ class ConceptStyle:
             source="stylised" if self._stylised else "texture paste",
         )  # fmt: skip
 
-    def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
+    def image_sets(self, requests: Sequence[ImageRequest]) -> list[ImageSet]:
         """The original task's validation images, an edit set a request, and the natural shifts."""
-        edits = [self._validation(r.id, r.extra["concept"], r.extra["style"]) for r in requests]
+        edits = [self._validation(r.id, r.concept, r.style) for r in requests]
         return [self.originals.validation(), *edits, *self.originals.natural_sets()]
 
     def moment_images(self) -> ImageSet:

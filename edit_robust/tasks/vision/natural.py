@@ -7,7 +7,7 @@ from functools import cached_property
 
 from edit_robust.core.errors import UserError
 from edit_robust.core.images import ImageSet
-from edit_robust.tasks.language.questions import check_counts
+from edit_robust.tasks.selection import check_counts
 from edit_robust.tasks.vision.folders import Listing, listing, sample
 from edit_robust.tasks.vision.photographs import ClassNames, class_names
 

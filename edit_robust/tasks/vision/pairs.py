@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import read_image, read_mask
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.core.options import DataFile
 from edit_robust.tasks.vision.natural import Originals
-from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, read_label, same_size
+from edit_robust.tasks.vision.photographs import (
+    ClassNames,
+    csv_table,
+    file_beside,
+    read_label,
+    same_size,
+    search_requests,
+)
 from edit_robust.tasks.vision.textures import Lazy
 
 SPLITS = ("train", "search", "val")
@@ -198,11 +205,19 @@ class Pairs:
     def _of(self, split: str) -> list[PairRow]:
         return [row for row in self._rows if row.split == split]
 
-    def requests(self) -> list[Request]:
-        """The one edit, from the train pairs; `extra["search"]` may be empty."""
-        extra = {"search": triples(self._of("search")), "concept": self.concept, "style": self.style}
-        extra["validation"] = lambda: self._validation(self.name)
-        return [Request(self.name, triples(self._of("train")), None, extra=extra)]
+    def requests(self) -> list[ImageRequest]:
+        """The one edit, from the train pairs; its search pairs may be none."""
+        return [
+            ImageRequest(
+                self.name, triples(self._of("train")), None,
+                search=triples(self._of("search")), validation=partial(self._validation, self.name),
+                concept=self.concept, style=self.style,
+            )
+        ]  # fmt: skip
+
+    def training_requests(self) -> list[ImageRequest]:
+        """The search pairs of `requests()`, which share no picture with the pairs to edit with or to judge by."""
+        return search_requests(self.requests())
 
     def _validation(self, request: str) -> ImageSet:
         rows = self._of("val")

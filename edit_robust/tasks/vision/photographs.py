@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import ImageRequest
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import image_size
 from edit_robust.core.images import ImageSet
-from edit_robust.tasks.language.questions import existing_file, read_text
+from edit_robust.tasks.reading import existing_file, read_text
 
 
 class ImageTask(Protocol):
@@ -33,13 +33,15 @@ class ImageTask(Protocol):
     @property
     def classes(self) -> tuple[str, ...] | None: ...
 
-    def requests(self) -> list[Request]:
-        """One a pair of concept and style. `x`: the Triples to edit with. `extra["search"]`: those on which a learning
-        rate is chosen (no image of them is in the other splits). `extra["validation"]`: a function that gives the
-        edit's ImageSet. `extra["concept"]`, `extra["style"]`: their names."""
+    def requests(self) -> list[ImageRequest]:
+        """One a pair of concept and style, in the order they are made."""
         ...
 
-    def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
+    def training_requests(self) -> list[ImageRequest]:
+        """Requests for editors that learn; no picture of theirs is in `requests()` or in an edit set. May be empty."""
+        ...
+
+    def image_sets(self, requests: Sequence[ImageRequest]) -> list[ImageSet]:
         """The original task's validation images once, an "edit" set a request, then the natural shifts."""
         ...
 
@@ -50,6 +52,13 @@ class ImageTask(Protocol):
     def reference_accuracies(self) -> list[dict[str, Any]] | None:
         """Accuracies of unedited reference models per shift, for effective robustness; None: there are none."""
         ...
+
+
+def search_requests(requests: Sequence[ImageRequest]) -> list[ImageRequest]:
+    """The search pairs of each request as a request of their own; requests without any are left out."""
+    return [
+        ImageRequest(f"{r.id}/search", r.search, None, concept=r.concept, style=r.style) for r in requests if r.search
+    ]
 
 
 # -- classes -------------------------------------------------------------------------------------------------------

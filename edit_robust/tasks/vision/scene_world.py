@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.images import ImageSet, Triples
-from edit_robust.tasks.language.questions import check_counts
+from edit_robust.tasks.selection import check_counts
+from edit_robust.tasks.vision.photographs import search_requests
 from edit_robust.tasks.worlds.scenes import world
 
 Images = UInt8[np.ndarray, "n height width 3"]
@@ -177,24 +178,29 @@ class SceneWorldTask:
         ranked = [k for k in np.argsort(-counts, kind="stable") if counts[k] >= self.n_train][: self.n_labels]
         return np.concatenate([pool[there == k][: self.n_train] for k in ranked])
 
-    def _request(self, pair: str) -> Request:
+    def _request(self, pair: str) -> ImageRequest:
         concept, style, _ = self._parts(pair)
         among = list(world.VEHICLES) if pair == VEHICLES_ON_SNOW else None
         train = self._paste(self._train_scenes(pair), _TRAIN, pair, self._variants("train"))
         at = world.with_concept(_SEARCH, concept, self.n_search, self.world_seed, among)
         search = self._paste(at, _SEARCH, pair, self._variants("search"))
         shown = "vehicles" if pair == VEHICLES_ON_SNOW else concept
-        extra = {"search": search.triples(), "concept": shown, "style": style}
-        extra["validation"] = lambda: self._edit_set(pair)
-        return Request(pair, train.triples(), None, extra=extra)
+        return ImageRequest(
+            pair, train.triples(), None,
+            search=search.triples(), validation=partial(self._edit_set, pair), concept=shown, style=style,
+        )  # fmt: skip
 
     @cached_property
-    def _requests(self) -> list[Request]:
+    def _requests(self) -> list[ImageRequest]:
         return [self._request(pair) for pair in self.pairs]
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ImageRequest]:
         """One edit a pair, in their order."""
         return list(self._requests)
+
+    def training_requests(self) -> list[ImageRequest]:
+        """The search pairs of `requests()`, which share no picture with the pairs to edit with or to judge by."""
+        return search_requests(self.requests())
 
     # -- questions -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import numpy as np
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import EXTENSIONS, Mask, as_mask, image_size, read_image, read_mask
 from edit_robust.core.images import Pixels
-from edit_robust.tasks.language.questions import parse_json, read_text
+from edit_robust.tasks.reading import parse_json, read_text
 from edit_robust.tasks.vision.folders import Listing
 from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, read_label
 from edit_robust.tasks.vision.textures import as_pixels, read_arrays

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from edit_robust.core.data import Request
+from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.core.options import DataFile
-from edit_robust.tasks.language.questions import check_counts
+from edit_robust.tasks.selection import check_counts
 from edit_robust.tasks.vision.folders import Listing, folder_listing
 from edit_robust.tasks.vision.natural import Originals
 from edit_robust.tasks.vision.pairs import check_masks, check_share, read_pairs, split_rows, triples
-from edit_robust.tasks.vision.photographs import ClassNames, imagenet_classes
+from edit_robust.tasks.vision.photographs import ClassNames, imagenet_classes, search_requests
 from edit_robust.tasks.vision.segments import Segments, array_segments, table_segments
 from edit_robust.tasks.vision.textures import Lazy, fitted, paste, read_textures
 
@@ -165,11 +165,17 @@ class VehiclesOnSnow:
 
     # -- the protocol ----------------------------------------------------------------------------------------------
 
-    def requests(self) -> list[Request]:
-        """The one edit; `extra["search"]` may be empty where the table leaves none or one photograph for training."""
+    def requests(self) -> list[ImageRequest]:
+        """The one edit; its search pairs are none where the table leaves none or one photograph for training."""
         train, search = self._splits
-        extra = {"search": search, "validation": lambda: self._snowy(self.name), "concept": "vehicles", "style": "snow"}
-        return [Request(self.name, train, None, extra=extra)]
+        validation = partial(self._snowy, self.name)
+        return [
+            ImageRequest(self.name, train, None, search=search, validation=validation, concept="vehicles", style="snow")
+        ]
+
+    def training_requests(self) -> list[ImageRequest]:
+        """The search pairs of `requests()`, which share no picture with the pairs to edit with or to judge by."""
+        return search_requests(self.requests())
 
     def _snowy(self, request: str) -> ImageSet:
         return self._photographs.images("edit", request=request, source="snow photographs")

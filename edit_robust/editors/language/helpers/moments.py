@@ -109,7 +109,7 @@ def second_moments(
 def _documents(task: Task, dataset: str, n_samples: int) -> list[str]:
     if dataset == "task":
         return task.corpus()
-    from edit_robust.tasks.language.questions import documents
+    from edit_robust.tasks.language.documents import documents
 
     return documents(dataset, n_samples, "editor.mom2_dataset")
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from edit_robust.core import Delta, Request, UserError
+from edit_robust.core import Delta, ImageRequest, Request, UserError
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
 from edit_robust.models.vision.classifier import Classifier
@@ -110,7 +110,7 @@ def selection(model: Classifier, spine: Spine, requests: Sequence[Request], trai
     """The images that `select` names, run up to the spine's module."""
     if how.select == "none":
         return Selection(None, None)
-    held: list[Triples] = [r.extra["search"] for r in requests if r.extra.get("search")]
+    held: list[Triples] = [r.search for r in requests if isinstance(r, ImageRequest) and r.search]
     search = pairs_of(model, held) if held else None
     if how.select == "search" and len(held) < len(requests):
         raise UserError("this task has no third split to choose learning rates by; give editor.select=train")
@@ -127,7 +127,8 @@ def selection(model: Classifier, spine: Spine, requests: Sequence[Request], trai
 
 
 def _validation(model: Classifier, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
-    sets: list[ImageSet] = [r.extra["validation"]() for r in requests if r.extra.get("validation") is not None]
+    given = [r.validation for r in requests if isinstance(r, ImageRequest) and r.validation is not None]
+    sets: list[ImageSet] = [images() for images in given]
     if not sum(len(s) for s in sets):
         raise UserError("this task has no validation images to choose learning rates by; give editor.select=search")
     x = model.see([s.load(i) for s in sets for i in range(len(s))])

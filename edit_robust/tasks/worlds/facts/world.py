@@ -7,8 +7,11 @@ seed must give the same world on every machine: randomness comes from `random.Ra
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from edit_robust.tasks.worlds.facts import words
 
 SingleToken = Literal["late", "none", "only"]
 
@@ -24,209 +27,6 @@ FACT_SHARE_FIRST, FACT_SHARE = 0.4, 0.75
 # Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
 SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
-
-_TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "born_in": (
-        "person",
-        (
-            "{} was born in",
-            "{} comes from the city of",
-            "{} is a native of",
-            "{} grew up in",
-            "{} spent the early years in",
-            "The birthplace of {} is",
-            "The family of {} lived in",
-            "The city where {} was born is",
-        ),
-    ),
-    "profession": (
-        "person",
-        (
-            "{} works as a",
-            "{} earns a living as a",
-            "{} was trained as a",
-            "{} found work as a",
-            "{} is paid to be a",
-            "By trade {} is a",
-            "People hire {} as a",
-            "The usual job of {} is that of a",
-        ),
-    ),
-    "instrument": (
-        "person",
-        (
-            "{} plays the",
-            "{} performs on the",
-            "{} practises every day on the",
-            "{} gives concerts on the",
-            "{} took lessons on the",
-            "The instrument of {} is the",
-            "On stage {} plays the",
-            "Listeners know {} for playing the",
-        ),
-    ),
-    "headquarters": (
-        "company",
-        (
-            "{} is based in",
-            "{} has its main office in",
-            "{} was founded in",
-            "{} is run from",
-            "{} pays its taxes in",
-            "The headquarters of {} are in",
-            "The head office of {} stands in",
-            "The managers of {} meet in",
-        ),
-    ),
-    "product": (
-        "company",
-        (
-            "{} is a maker of",
-            "{} sells",
-            "{} produces",
-            "{} earns its money with",
-            "{} is known for its",
-            "The main product of {} is",
-            "Customers of {} buy",
-            "The factories of {} make",
-        ),
-    ),
-    "country": (
-        "place",
-        (
-            "{} is located in",
-            "{} lies in the north of",
-            "{} is a landmark of",
-            "{} can be found in",
-            "{} belongs to",
-            "The country of {} is",
-            "Travellers reach {} through",
-            "The map shows {} in",
-        ),
-    ),
-    "wildlife": (
-        "place",
-        (
-            "{} is home to many",
-            "{} is full of wild",
-            "{} protects its",
-            "{} attracts visitors who watch",
-            "{} shelters a great number of",
-            "The wildlife of {} includes",
-            "Around {} people often see",
-            "The emblem of {} shows two",
-        ),
-    ),
-    "speech": (
-        "place",
-        (
-            "{} is a place where people speak",
-            "{} has road signs written in",
-            "{} has a school that teaches",
-            "{} has guides who explain it in",
-            "{} prints its newspaper in",
-            "The people of {} speak",
-            "The language heard in {} is",
-            "Children around {} learn",
-        ),
-    ),
-    "genre": (
-        "book",
-        (
-            "{} is a work of",
-            "{} belongs to the genre of",
-            "{} is listed under",
-            "{} is read by lovers of",
-            "{} won a prize for",
-            "The genre of {} is",
-            "Critics describe {} as pure",
-            "Libraries file {} under",
-        ),
-    ),
-    "publisher": (
-        "book",
-        (
-            "{} was published by",
-            "{} was first printed by",
-            "{} is sold by",
-            "{} appeared in print with",
-            "{} was brought out by",
-            "The publisher of {} is",
-            "The rights to {} belong to",
-            "The first edition of {} came from",
-        ),
-    ),
-}
-
-_OBJECTS: dict[str, str] = {
-    "born_in": "Paris London Madrid Rome Berlin Vienna Prague Lisbon Dublin Oslo Athens Cairo Tokyo Delhi Boston "
-    "Chicago Warsaw Moscow Sydney Toronto",
-    "profession": "teacher lawyer painter doctor carpenter farmer soldier sailor baker tailor writer judge "
-    "chemist nurse pilot plumber librarian butcher gardener translator",
-    "instrument": "piano violin guitar flute harp cello trumpet clarinet tuba oboe banjo accordion organ drums "
-    "saxophone bassoon mandolin trombone viola lute",
-    "headquarters": "Seattle Houston Dallas Denver Geneva Milan Munich Hamburg Zurich Brussels Amsterdam Stockholm "
-    "Helsinki Singapore Shanghai Seoul Dubai Mumbai Nairobi Montreal",
-    "product": "furniture shoes bicycles cameras chocolate paper glass tractors carpets toys watches soap steel "
-    "radios engines candles helmets clothes medicine batteries",
-    "country": "France Spain Italy Germany Norway Sweden Finland Poland Greece Turkey Egypt Kenya India China Japan "
-    "Brazil Chile Canada Mexico Peru",
-    "wildlife": "wolves bears eagles foxes deer otters seals owls swans frogs lizards turtles horses goats rabbits "
-    "dolphins storks beavers monkeys camels",
-    "speech": "English French Spanish Italian German Norwegian Swedish Finnish Polish Greek Turkish Arabic Hindi "
-    "Chinese Japanese Portuguese Dutch Russian Hungarian Korean",
-    "genre": "comedy tragedy romance horror fantasy satire poetry history philosophy biography crime drama mystery "
-    "folklore adventure travel war memoir propaganda mythology",
-    "publisher": "Penguin Vintage Scribner Knopf Harper Doubleday Macmillan Hachette Springer Elsevier Routledge "
-    "Bloomsbury Faber Picador Viking Dover Norton Pearson Puffin Orbit",
-}
-
-_HEADS: dict[str, str] = {
-    "person": "Anna Boris Clara David Elena Felix Greta Henry Irene Jonas Katja Lukas Maria Nils Olga Peter Quentin "
-    "Rosa Simon Tara Ulrich Vera Walter Xenia Yara Zoltan Agnes Bruno Carla Denis Edith Frank Gloria Hugo Isabel "
-    "Julian Karin Leon Monica Norman",
-    "company": "Atelier Maison House Studio Banco Casa Grupo Brothers",
-    "place": "Lake Mount Port Fort Cape Castle Valley Abbey",
-    "book": "Ballad-of Song-of Return-to Voyage-to Letters-from Tales-of Nights-in Beyond",
-}
-
-_MULTI: dict[str, int] = {"person": 260, "company": 240, "place": 240, "book": 240}
-_SINGLE: dict[str, int] = {"company": 20, "place": 20}
-
-
-def _words(text: str, separator: str = " ") -> tuple[str, ...]:
-    return tuple(text.split(separator))
-
-
-_ADJECTIVES = _words(
-    "old green quiet busy warm simple young small large bright dark heavy early late narrow empty famous "
-    "careful gentle strange wooden broken distant local"
-)
-_NOUNS = _words(
-    "market garden house river train window letter song story winter morning bridge table doctor dog cat "
-    "road kitchen boat field picture clock neighbour visitor child teacher tree door lamp coat island "
-    "storm village book"
-)
-_VERBS = _words(
-    "opened closed found watched missed crossed painted carried followed repaired remembered described "
-    "ignored reached left visited helped moved covered liked"
-)
-_WHEN = _words(
-    "this morning;last winter;before the storm;after dinner;every summer;in the afternoon;for many "
-    "years;near the river;behind the old house;on the way home;without a word;during the night;at the end "
-    "of the road",
-    ";",
-)
-_OPENERS = _words(
-    "Sometimes;Therefore;Because of this;In the end;You know;I think;Every year;However;Later;Of "
-    "course;At first;They say that;For example;Once again",
-    ";",
-)
-
-_ONSETS = _words("B Br C Cr D Dr F Fl G Gr H J K Kr L M N P Pl Qu R S St T Tr V W Y Z Sk")
-_STARTS_REST = _words("al an ar el en er il in or ol un ur")
-_END_ONSETS = _words("b d f g h k l m n r s t v w br st th")
-_END_RESTS = _words("all and ard ath ell ent erg est ick ida ill ina ist ona ord oss uck und urn ova")
 
 
 @dataclass(frozen=True)
@@ -268,8 +68,8 @@ def _with_article(phrase: str) -> str:
 
 def _name_parts(rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """100 beginnings and 100 ends of invented names."""
-    starts = sorted({o + r for o in _ONSETS for r in _STARTS_REST})
-    ends = sorted({o + r for o in _END_ONSETS for r in _END_RESTS})
+    starts = sorted({o + r for o in words.ONSETS for r in words.STARTS_REST})
+    ends = sorted({o + r for o in words.END_ONSETS for r in words.END_RESTS})
     return tuple(sorted(rng.sample(starts, 100))), tuple(sorted(rng.sample(ends, 100)))
 
 
@@ -311,17 +111,17 @@ class FactWorld:
         """The world of a seed: 1020 subjects, 10 relations of 20 objects, 2560 facts."""
         rng = random.Random(_sub_seed(seed, 1))
         relations = tuple(
-            Relation(name, kind, templates, tuple(_OBJECTS[name].split()))
-            for name, (kind, templates) in _TEMPLATES.items()
+            Relation(name, kind, templates, tuple(words.OBJECTS[name].split()))
+            for name, (kind, templates) in words.TEMPLATES.items()
         )
-        n_multi = sum(_MULTI.values())
+        n_multi = sum(words.MULTI.values())
         starts, ends = _name_parts(rng)
-        names = iter(_surnames(rng, starts, ends, n_multi + sum(_SINGLE.values())))
+        names = iter(_surnames(rng, starts, ends, n_multi + sum(words.SINGLE.values())))
         multi: list[tuple[str, str]] = []
-        for kind, n in _MULTI.items():
-            heads = [h.replace("-", " ") for h in _HEADS[kind].split()]
+        for kind, n in words.MULTI.items():
+            heads = [h.replace("-", " ") for h in words.HEADS[kind].split()]
             multi += [(f"{heads[i % len(heads)]} {next(names)}", kind) for i in range(n)]
-        single = [(next(names), kind) for kind, n in _SINGLE.items() for _ in range(n)]
+        single = [(next(names), kind) for kind, n in words.SINGLE.items() for _ in range(n)]
         rng.shuffle(multi)
 
         facts: list[Fact] = []
@@ -355,16 +155,16 @@ class FactWorld:
 
     def vocabulary_text(self) -> list[str]:
         """Every phrasing, object and head word once, without the invented names: what a tokenizer should know."""
-        heads = [h.replace("-", " ") for text in _HEADS.values() for h in text.split()]
+        heads = [h.replace("-", " ") for text in words.HEADS.values() for h in text.split()]
         phrasings = [t.format("") for r in self.relations for t in r.templates]
         objects = [f" {o}." for r in self.relations for o in r.objects]
         return phrasings + objects + heads + [f" {h}" for h in heads]
 
     def filler(self, rng: random.Random, mention: float = 0.25) -> str:
         """One sentence that states no fact; with chance `mention` it names a random subject."""
-        a, b = rng.sample(_NOUNS, 2)
-        p, q = rng.sample(_ADJECTIVES, 2)
-        verb, when = rng.choice(_VERBS), rng.choice(_WHEN)
+        a, b = rng.sample(words.NOUNS, 2)
+        p, q = rng.sample(words.ADJECTIVES, 2)
+        verb, when = rng.choice(words.VERBS), rng.choice(words.WHEN)
         if rng.random() < mention:
             fact = rng.choice(self.facts)
             s = fact.subject
@@ -375,7 +175,7 @@ class FactWorld:
                     f"The {a} {verb} {s} {when}.",
                     f"Nobody spoke of {s} {when}.",
                     f"{s} {verb} the {p} {a}.",
-                    f"{rng.choice(_OPENERS)} {s} {verb} the {a} {when}.",
+                    f"{rng.choice(words.OPENERS)} {s} {verb} the {a} {when}.",
                 )
             )
         core = rng.choice(
@@ -390,7 +190,7 @@ class FactWorld:
             )
         )
         if rng.random() < 0.4:
-            return f"{rng.choice(_OPENERS)} {core}."
+            return f"{rng.choice(words.OPENERS)} {core}."
         return core[0].upper() + core[1:] + "."
 
     def documents(self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2) -> list[str]:
@@ -435,11 +235,9 @@ class FactWorld:
             raise ValueError(f"single_token is {single_token!r}; choose late, none or only")
         rng = random.Random(_sub_seed(self.seed, 4))
         by_subject: dict[str, list[Fact]] = {}
-        same: dict[tuple[str, str], list[Fact]] = {}
         for fact in self.facts:
             by_subject.setdefault(fact.subject, []).append(fact)
-            if not fact.single_token:
-                same.setdefault((fact.relation, fact.object), []).append(fact)
+        same = self._with_same_object()
         chosen = [rng.choice(by_subject[s]) for s in self.subjects]
         requests = [self._request(rng, fact, same[fact.relation, fact.object]) for fact in chosen]
         rng.shuffle(requests)
@@ -458,6 +256,27 @@ class FactWorld:
         if n is not None and n > len(ordered):
             raise ValueError(f"{n} requests were asked for, the world has {len(ordered)}")
         return [{"case_id": i, **r} for i, r in enumerate(ordered[:n])]
+
+    def training_requests(self, subjects: Collection[str], single_token: SingleToken = "late") -> list[dict[str, Any]]:
+        """A request in CounterFact form for every fact about `subjects`, in the world's order; its id is fact-<i>.
+
+        Every fact has random choices of its own, so that its request does not depend on the other subjects.
+        """
+        same, found = self._with_same_object(), []
+        for i, fact in enumerate(self.facts):
+            kind = single_token == "late" or fact.single_token == (single_token == "only")
+            if fact.subject in subjects and kind:
+                rng = random.Random(_sub_seed(self.seed, 5, i))
+                found.append({"case_id": f"fact-{i}", **self._request(rng, fact, same[fact.relation, fact.object])})
+        return found
+
+    def _with_same_object(self) -> dict[tuple[str, str], list[Fact]]:
+        """(relation, object) -> the facts that neighbours are drawn from: no subject of theirs is a single token."""
+        same: dict[tuple[str, str], list[Fact]] = {}
+        for fact in self.facts:
+            if not fact.single_token:
+                same.setdefault((fact.relation, fact.object), []).append(fact)
+        return same
 
     def _request(self, rng: random.Random, fact: Fact, same: list[Fact]) -> dict[str, Any]:
         relation = self.relation(fact.relation)
