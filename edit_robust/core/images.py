@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+Item = TypeVar("Item", covariant=True)
 Pixels = UInt8[np.ndarray, "height width 3"]
+#: One set of images under one shift: probe, request, shift, severity.
+Key = tuple[str, str, str, int]
+#: Which images of each set are answered right: bool [images].
+Right = Mapping[Key, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,19 @@ class ImageSet:
         return len(self.ids)
 
 
+class Rows(Sequence[Item]):
+    """Some items of a sequence, fetched from it each time they are asked for."""
+
+    def __init__(self, items: Sequence[Item], rows: Sequence[int]) -> None:
+        self._items, self._rows = items, list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [self._items[k] for k in self._rows[i]] if isinstance(i, slice) else self._items[self._rows[i]]
+
+
 @dataclass(frozen=True)
 class Triples:
     """Pairs (x, x', y) that an edit is made from: x' shows the new concept, and shall be answered as x is.
@@ -55,6 +74,12 @@ class Triples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> Triples:
+        """Some of the pairs, in the order of `rows`; images are decoded when they are asked for, as before."""
+        ids, labels = tuple(self.ids[i] for i in rows), self.labels[list(rows)]
+        masks = Rows(self.masks, rows) if len(self.masks) == len(self) else [self.mask(i) for i in rows]
+        return Triples(ids, Rows(self.clean, rows), Rows(self.edited, rows), labels, masks)
 
     def mask(self, i: int) -> Bool[np.ndarray, "height width"]:
         """The i-th mask; all True where none was given."""

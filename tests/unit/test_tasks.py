@@ -52,31 +52,3 @@ def test_requests_hold_their_own_questions(cf_path: str) -> None:
     request = task.requests()[4]
     assert isinstance(request, Request)
     assert Counterfact(path="elsewhere.json").probes([request]) == task.probes([request])
-
-
-def test_fact_world() -> None:
-    task = FactWorldTask(n_requests=5, n_corpus=7, n_held_out=3)
-    requests = task.requests()
-    assert len(requests) == 5
-    assert [(p.name, len(p.examples)) for p in task.probes(requests)] == [
-        ("edit", 5),
-        ("paraphrase", 10),
-        ("neighbourhood", 50),
-    ]
-    assert all(r.single_token_subject is False for r in requests)
-    assert (len(task.corpus()), len(task.held_out())) == (7, 3)
-    assert not set(task.corpus()) & set(task.held_out())
-    assert requests == FactWorldTask(n_requests=5).requests()
-    assert requests != FactWorldTask(n_requests=5, order=1).requests()
-    assert requests != FactWorldTask(n_requests=5, world_seed=1).requests()
-
-
-def test_fact_world_single_token_subjects() -> None:
-    every = FactWorldTask().requests()
-    only = FactWorldTask(single_token="only").requests()
-    none = FactWorldTask(single_token="none").requests()
-    assert len(only) + len(none) == len(every) == len({r.subject for r in every})
-    assert all(r.single_token_subject for r in only)
-    assert not any(r.single_token_subject for r in none)
-    assert {r.id for r in FactWorldTask(order=3).requests()} == {r.id for r in every}
-    fails(f"has {len(every)} requests", FactWorldTask(n_requests=10**6).requests)

@@ -55,10 +55,24 @@ class ImageTask(Protocol):
 
 
 def search_requests(requests: Sequence[ImageRequest]) -> list[ImageRequest]:
-    """The search pairs of each request as a request of their own; requests without any are left out."""
-    return [
-        ImageRequest(f"{r.id}/search", r.search, None, concept=r.concept, style=r.style) for r in requests if r.search
-    ]
+    """The search pairs of each request as a request of their own; requests without any are left out.
+
+    A pair whose picture some request is made with is left out, too: a photograph can show several concepts.
+    """
+    taken = {picture_of(i) for r in requests for i in r.x.ids}
+    found = []
+    for r in requests:
+        if r.search is None:
+            continue
+        rows = [k for k, i in enumerate(r.search.ids) if picture_of(i) not in taken]
+        if rows:
+            found.append(ImageRequest(f"{r.id}/search", r.search.take(rows), None, concept=r.concept, style=r.style))
+    return found
+
+
+def picture_of(name: str) -> str:
+    """The picture that a pair was made of: what stands before the @ of its name; after it stands the style."""
+    return name.partition("@")[0]
 
 
 # -- classes -------------------------------------------------------------------------------------------------------
