@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from edit_robust.core.delta import Delta, Dense
 from edit_robust.core.errors import UserError
+from edit_robust.core.projections import Kind, Orientation, as_matrix, as_stored, orientation_of
+from edit_robust.core.weights import check_weights
 
-Kind = Literal["linear", "conv1d", "conv2d"]
+__all__ = ["Editable", "Kind", "Layer", "Scratch", "Snapshot", "fingerprint"]
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,17 @@ class Layer:
     def weight(self) -> Tensor:
         return self.module.get_parameter("weight")
 
+    @property
+    def _orientation(self) -> Orientation:
+        return "inputs-first" if self.kind == "conv1d" else "outputs-first"
+
     def matrix(self, w: Tensor | None = None) -> Float[Tensor, "d_out d_in"]:
         """A view of the weight (or of a tensor stored like it) as [d_out, d_in]."""
-        w = self.weight.detach() if w is None else w
-        if self.kind == "conv1d":
-            return w.T
-        return w.reshape(w.shape[0], -1) if self.kind == "conv2d" else w
+        return as_matrix(self.weight.detach() if w is None else w, self._orientation)
 
     def native(self, m: Float[Tensor, "d_out d_in"]) -> Tensor:
         """A [d_out, d_in] matrix in the weight's own orientation and shape."""
-        return (m.T if self.kind == "conv1d" else m).reshape(self.weight.shape)
+        return as_stored(m, tuple(self.weight.shape), self._orientation)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,20 +66,45 @@ class Layer:
 
 
 class Editable:
-    """Weights that trajectories walk through. Subclasses set `net` and `layers`, and answer questions.
+    """A network whose weights edits change. Subclasses add what can be computed with it.
 
-    `base` fingerprints the unedited weights; `position` is the base followed by a hash of every change added
-    since, so that two models at the same position hold the same bits.
+    net:        the network.   layers: its editable projections by name.
+    transposed: names of bare parameters that are stored as [d_in, d_out] (open_clip's `visual.proj`, used as x @ proj);
+        the orientation of everything else follows from the module that owns it.
+
+    `base` is a fingerprint of the unedited weights; `position` is the base followed by a hash of every change added
+    since, so that two models at the same position hold the same bits. UserError for weights that cannot be changed.
     """
 
     net: nn.Module
     layers: Mapping[str, Layer]
     asks: ClassVar[str] = "text"  # what questions are made of: text or images
+    _pending: tuple[Delta, ...]  # changes of `patched` that `_position` does not count yet
 
-    def __init__(self, net: nn.Module, layers: Mapping[str, Layer]) -> None:
-        self.net, self.layers = net, layers
-        self._owner = {layer.weight_name: layer for layer in layers.values()}
+    def __init__(self, net: nn.Module, layers: Mapping[str, Layer], transposed: frozenset[str] = frozenset()) -> None:
+        check_weights(net)
+        self.net, self.layers, self._transposed = net, layers, transposed
+        for name in transposed:
+            if self.param(name).dim() != 2:
+                raise ValueError(f"{name} is declared to be stored transposed, and is no matrix")
+        self._position, self._pending = "", ()
+        self._announced: Allowed | None = None  # by the innermost `held` block
+        self._restored: Allowed | None = None  # by the innermost block of any kind
         self.base = self.position = fingerprint(net, layers)
+
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> str:
+        """Where the weights stand. Changes of `patched` are hashed when this is asked for, and not before."""
+        for delta in self._pending:
+            self._position = _step(self._position, delta.digest())
+        self._pending = ()
+        return self._position
+
+    @position.setter
+    def position(self, value: str) -> None:
+        self._position, self._pending = value, ()
 
     def param(self, name: str) -> nn.Parameter:
         try:
@@ -84,23 +112,22 @@ class Editable:
         except AttributeError as e:
             raise UserError(f"this model has no parameter {name!r}: the change was made for another model") from e
 
+    def stored_as(self, name: str) -> Orientation:
+        """Whether a parameter is stored with its outputs or with its inputs first."""
+        owner, _, own = name.rpartition(".")
+        return "inputs-first" if name in self._transposed else orientation_of(self.net.get_submodule(owner), own)
+
+    def as_matrix(self, name: str, stored: Tensor) -> Float[Tensor, "d_out d_in"]:
+        """A tensor that is stored like the parameter, such as an earlier value of it, as [d_out, d_in]."""
+        return as_matrix(stored, self.stored_as(name))
+
+    def as_stored(self, name: str, matrix: Float[Tensor, "d_out d_in"]) -> Tensor:
+        """A [d_out, d_in] matrix in the parameter's own orientation and shape."""
+        return as_stored(matrix, tuple(self.param(name).shape), self.stored_as(name))
+
     def matrix(self, name: str) -> Float[Tensor, "d_out d_in"]:
         """A parameter as [d_out, d_in], sharing memory; a bias as [d_out, 1]."""
-        p = self.param(name).detach()
-        if name in self._owner:
-            return self._owner[name].matrix(p)
-        return p.reshape(p.shape[0], -1)
-
-    def add(self, delta: Delta) -> None:
-        """W <- W + delta, in float32 arithmetic rounded once to the parameter's type; moves `position`."""
-        with torch.no_grad():
-            for name, term in delta.terms.items():
-                w = self.matrix(name)
-                if tuple(w.shape) != term.shape:
-                    raise UserError(f"the change of {name} is {term.shape}, the parameter is {tuple(w.shape)}")
-                change = term.dense().to(w.device)
-                w.add_(change) if w.dtype == change.dtype else w.copy_(w.to(change.dtype).add_(change))
-        self.position = _step(self.position, delta.digest())
+        return self.as_matrix(name, self.param(name).detach())
 
     def parameter_names(self, layers: Iterable[str]) -> list[str]:
         """Weight and bias names of some layers."""
@@ -110,6 +137,34 @@ class Editable:
             names += [layer.weight_name] + ([layer.bias_name] if layer.bias_name else [])
         return names
 
+    # -- changes ---------------------------------------------------------------------------------------------------
+
+    def add(self, delta: Delta) -> None:
+        """W <- W + delta, in float32 arithmetic rounded once to the parameter's type; moves `position`.
+
+        UserError, with nothing changed, for a parameter or a shape that the model does not have, and inside `held` and
+        `patched` for a parameter that would not be put back at the end of the block.
+        """
+        self._refuse(delta, self._restored)
+        self._write(delta)
+        self.position = _step(self.position, delta.digest())
+
+    def _refuse(self, delta: Delta, allowed: Allowed | None) -> None:
+        for name, term in delta.terms.items():
+            p = self.param(name)
+            shape = tuple(self.matrix(name).shape)
+            if shape != term.shape:
+                raise UserError(f"the change of {name} is {term.shape}, the parameter is {shape}")
+            if allowed is not None and id(p) not in allowed.parameters:
+                raise UserError(f"the change touches {name}, which was not announced: {allowed} may change here")
+
+    @torch.no_grad()
+    def _write(self, delta: Delta) -> None:
+        for name, term in delta.terms.items():
+            w = self.param(name).detach()
+            change = self.as_stored(name, term.dense().to(w.device))
+            w.add_(change) if w.dtype == change.dtype else w.copy_(w.to(change.dtype).add_(change))
+
     def snapshot(self, names: Iterable[str]) -> Snapshot:
         """Copies of some parameters, to be put back bit for bit."""
         return Snapshot({n: self.param(n).detach().clone() for n in names}, self.position)
@@ -118,62 +173,100 @@ class Editable:
         """What has changed since a snapshot, as dense float32 matrices."""
         terms = {}
         for name, old in before.values.items():
-            owner = self._owner.get(name)
-            new = self.matrix(name)
-            was = owner.matrix(old) if owner else old.reshape(new.shape)
-            terms[name] = Dense((new.float() - was.float()).contiguous())
+            was = self.as_matrix(name, old)
+            terms[name] = Dense((self.matrix(name).float() - was.float()).contiguous())
         return Delta(terms, before.position)
 
+    @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
-        with torch.no_grad():
-            for name, value in snapshot.values.items():
-                self.param(name).copy_(value)
+        """Put the snapshot's parameters and position back."""
+        for name, value in snapshot.values.items():
+            self.param(name).copy_(value)
         self.position = snapshot.position
+
+    # -- blocks after which the model is as before, to the bit -------------------------------------------------------
 
     @contextmanager
     def patched(self, delta: Delta) -> Iterator[None]:
-        """Inside the block the model carries the change; afterwards it is as before, to the bit."""
-        before = self.snapshot(delta.terms)
+        """Inside the block the model carries the change; afterwards it is as before, to the bit.
+
+        UserError inside `held` for a change of other parameters than those.
+        """
+        self._refuse(delta, self._announced)
+        values = {n: self.param(n).detach().clone() for n in delta.terms}
+        outer = self._position, self._pending, self._restored
         try:
-            self.add(delta)
+            self._restored = self._allowed(delta.terms)
+            self._write(delta)
+            self._pending = (*self._pending, delta)
             yield
         finally:
-            self.restore(before)
+            with torch.no_grad():
+                for name, value in values.items():
+                    self.param(name).copy_(value)
+            self._position, self._pending, self._restored = outer
 
     @contextmanager
     def held(self, names: Iterable[str]) -> Iterator[Snapshot]:
-        """Inside the block the parameters may be changed at will; afterwards they are as before, to the bit."""
+        """Inside the block the named parameters, and no others, may be changed; afterwards they are as before.
+
+        A block inside this one may name others: it puts them back itself.
+        """
         before = self.snapshot(names)
+        outer = self._announced, self._restored
         try:
+            self._announced = self._restored = self._allowed(before.values)
             yield before
         finally:
+            self._announced, self._restored = outer
             self.restore(before)
 
     @contextmanager
     def scratch(self, names: Iterable[str]) -> Iterator[Scratch]:
         """Inside the block the named parameters may be trained; `.diff()` is the change; exact restore after."""
         names = list(names)
-        before = self.snapshot(names)
-        try:
-            for n in names:
-                self.param(n).requires_grad_(True)
-            yield Scratch(self, before)
-        finally:
-            for n in names:
-                p = self.param(n)
-                p.requires_grad_(False)
-                p.grad = None
-            self.restore(before)
+        with self.held(names) as before:
+            try:
+                for n in names:
+                    self.param(n).requires_grad_(True)
+                yield Scratch(self, before)
+            finally:
+                for n in names:
+                    p = self.param(n)
+                    p.requires_grad_(False)
+                    p.grad = None
+
+    def _allowed(self, names: Iterable[str]) -> Allowed:
+        names = tuple(names)
+        return Allowed(names, frozenset(id(self.param(n)) for n in names))  # tied weights have several names
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Parameters that may change inside a block, by name and by identity."""
+
+    names: tuple[str, ...]
+    parameters: frozenset[int]
+
+    def __str__(self) -> str:
+        if not self.names:
+            return "nothing"
+        more = f" and {len(self.names) - 3} others" if len(self.names) > 3 else ""
+        return f"only {', '.join(self.names[:3])}{more}"
 
 
 @dataclass(frozen=True)
 class Snapshot:
+    """Values of some parameters by name, as they are stored, and the position at which they were taken."""
+
     values: Mapping[str, Tensor]
     position: str
 
 
 @dataclass(frozen=True)
 class Scratch:
+    """Parameters that are being trained, and their values before."""
+
     model: Editable
     before: Snapshot
 

@@ -180,3 +180,75 @@ def test_names() -> None:
     assert model.matrix("other").shape == (3, 1)
     with pytest.raises(UserError, match=r"no parameter 'linear\.wait'"):
         model.param("linear.wait")
+
+
+# -- what was announced --------------------------------------------------------------------------------------------
+
+
+def test_changes_of_what_was_not_announced_are_refused() -> None:
+    model = editable()
+    before, position = state(model), model.position
+    good, other = Dense(torch.ones(4, 6)), Dense(torch.ones(3, 1))
+    with pytest.raises(UserError) as e, model.held(["linear.weight"]):
+        model.add(Delta({"linear.weight": good}))
+        model.add(Delta({"linear.weight": good, "other": other}))
+    assert str(e.value) == "the change touches other, which was not announced: only linear.weight may change here"
+    assert same(state(model), before) and model.position == position
+    inner = Delta({"other": other})
+    with pytest.raises(UserError, match="touches other"), model.held(["linear.weight"]), model.patched(inner):
+        pass
+    with model.held(["linear.weight"]):
+        with pytest.raises(UserError, match="touches other"):
+            model.add(Delta({"linear.weight": good, "other": other}))
+        assert torch.equal(model.param("linear.weight"), before["linear.weight"]), "half of it has been added"
+        with model.held(["other"]):  # a block of its own puts it back
+            model.add(Delta({"other": other}))
+            with pytest.raises(UserError, match=r"touches linear\.weight"):
+                model.add(Delta({"linear.weight": good}))
+        assert same(state(model), before)
+    with model.patched(Delta({"other": other})), pytest.raises(UserError, match=r"touches linear\.weight"):
+        model.add(Delta({"linear.weight": good}))
+    assert same(state(model), before) and model.position == position
+    model.add(Delta({"other": other}))
+    assert torch.equal(model.param("other"), before["other"] + 1), "outside of every block anything may be added"
+
+
+def test_tied_weights_have_two_names() -> None:
+    net = Net()
+    net.linear.weight = nn.Parameter(net.other.reshape(3, 1).expand(3, 2).clone(), requires_grad=False)
+    net.add_module("tied", nn.Linear(2, 3))
+    net.tied.weight = net.linear.weight  # type: ignore[union-attr]
+    model = Editable(net, {})
+    before = state(model)
+    with model.held(["linear.weight"]):
+        model.add(Delta({"tied.weight": Dense(torch.ones(3, 2))}))
+        assert torch.equal(model.param("linear.weight"), before["linear.weight"] + 1)
+    assert same(state(model), before)
+
+
+def test_many_announced_names_are_not_all_listed() -> None:
+    model = editable()
+    with pytest.raises(UserError) as e, model.held(model.parameter_names(model.layers)):
+        model.add(Delta({"other": Dense(torch.ones(3, 1))}))
+    assert "only linear.weight, linear.bias, conv1d.weight and 2 others may change here" in str(e.value)
+
+
+def test_patched_hashes_a_change_only_when_its_position_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, hashed = editable(), []
+    inner = Delta.digest
+    monkeypatch.setattr(Delta, "digest", lambda self: hashed.append(1) or inner(self))
+    one, two = change(model), change(model)
+    with model.patched(one), model.patched(two):
+        pass
+    assert not hashed
+    with model.patched(one):
+        first = model.position
+        with model.patched(two):
+            second = model.position
+        assert model.position == first != second != model.base
+    assert model.position == model.base and len(hashed) == 2
+    kept = editable()
+    kept.add(one)
+    assert kept.position == first, "a change that is added and one that is patched lead to the same place"
+    kept.add(two)
+    assert kept.position == second

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edit_robust.core.editable import Kind, Layer
+from edit_robust.core.editable import Layer
 from edit_robust.core.errors import UserError
+from edit_robust.core.projections import is_projection, kind_of
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,6 @@ class Anatomy:
     layers: tuple[Layer, ...]
     last_mlp: nn.Module | None
     additive: bool
-
-
-def is_projection(module: nn.Module) -> bool:
-    """Linear or GPT-2's Conv1D: a 2-d weight applied to the last axis."""
-    weight = getattr(module, "weight", None)
-    return isinstance(module, nn.Linear) or (
-        type(module).__name__ == "Conv1D" and isinstance(weight, Tensor) and weight.dim() == 2
-    )
-
-
-def kind_of(module: nn.Module) -> Kind:
-    return "linear" if isinstance(module, nn.Linear) else "conv1d"
 
 
 def hidden_of(output: Any) -> Tensor:

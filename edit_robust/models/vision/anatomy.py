@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edit_robust.core.editable import Kind, Layer
+from edit_robust.core.editable import Layer
 from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.projections import is_projection, kind_of
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,6 @@ class Visit:
     name: str
     module: nn.Module
     source: int
-
-
-def is_projection(module: nn.Module) -> bool:
-    """A weight that is a matrix: a linear map, or a convolution that mixes all channels."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-
-
-def kind_of(module: nn.Module) -> Kind:
-    return "conv2d" if isinstance(module, nn.Conv2d) else "linear"
 
 
 def visits(net: nn.Module, size: int) -> list[Visit]:
