@@ -1,58 +1,54 @@
-"""execute(): for each point of the walk, with the model standing there, ask every probe and write what came back."""
+"""execute(): walk through weight space, and at each point, with the model standing there, evaluate every measure."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edit_robust.core import Record, Request, UserError
-from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, resolve_layers
-from edit_robust.evaluate.base import Setting
-from edit_robust.evaluate.image_summary import summarise_images
-from edit_robust.evaluate.inquire import inquire
-from edit_robust.evaluate.summary import summarise
+from edit_robust.evaluate.base import Measure, Setting
+from edit_robust.evaluate.evaluation import Evaluation
+from edit_robust.evaluate.summary import columns_of, flat
 from edit_robust.messages import Ui
-from edit_robust.runs.folder import RunStore, set_aside
+from edit_robust.models.base import Model
+from edit_robust.runs.folder import RunFolder, set_aside
+from edit_robust.runs.ledger import EditLedger
 from edit_robust.runs.reader import Run
+from edit_robust.runs.status import peak_memory
+from edit_robust.tasks.base import Task
 from edit_robust.trackers.base import Tracker
 from edit_robust.trajectories import Point, Trajectory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything a run is made of. The model comes as a function: a finished run never loads it.
 
-    layer: index, list of indices or word (see `resolve_layers`).  config: the resolved config, stored and never read.
-    shifts: how images are shifted, see `inquiry.shifting`.
+    layer:    index, list of indices or word (see `resolve_layers`).
+    measures: by name, in the order in which they look at a point.
+    config:   the resolved config, kept with the run. Only figures and reports read it.
     """
 
     run_id: str
     config: Mapping[str, Any]
-    model: Callable[[], Any]
-    task: Any
+    model: Callable[[], Model]
+    task: Task
     editor: Editor
-    layer: Any
+    layer: int | list[int] | str
     trajectory: Trajectory
+    measures: Mapping[str, Measure]
     tracker: Callable[[], Tracker]
     seed: int = 0
-    outputs: Path = Path("outputs")
+    outputs: Path = field(default=Path("outputs"))
+    device: str = ""
     force: bool = False
     figures: bool = True
-    text_tokens: int = 4096
-    shifts: Any = None
-
-    @property
-    def asks(self) -> str:
-        """What its questions are made of: text or images."""
-        return str(getattr(self.editor, "asks", "text"))
 
 
 def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
@@ -65,74 +61,65 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
     if run.complete:
         ui.say(f"{run.id} is complete: nothing to do (force=true runs it anew)")
         return run
-    store = RunStore(path, experiment.run_id, keep_dense=experiment.asks == "images")
-    device = str(experiment.config.get("device", ""))
-    with store.session(experiment.config, device), _tracking(experiment, path) as tracker:
-        if store.done:
-            ui.say(f"Going on with {experiment.run_id}: {len(store.done)} points are measured already")
-        _walk(experiment, store, tracker, ui)
-        run = Run(path.resolve())
-        numbers = (run.records, store.phases, store.peak_memory())
-        summary = summarise_images(*numbers, run.right) if experiment.asks == "images" else summarise(*numbers)
-        store.write_summary(summary)
-        drawn = _draw(run, store) if experiment.figures else []
-        tracker.finish(summary, drawn)
+    folder = RunFolder(path, experiment.run_id)
+    with folder.session(experiment.config, experiment.device), _tracking(experiment, path) as tracker:
+        if folder.done:
+            ui.say(f"Going on with {experiment.run_id}: {len(folder.done)} points are measured already")
+        if folder.versions_changed:
+            ui.say(f"Versions have changed since this run began: {'; '.join(folder.versions_changed)}")
+        _walk(experiment, folder, tracker, ui)
+        summary = _summarise(experiment, folder)
+        tracker.finish(summary, _draw(folder) if experiment.figures else [])
     run = Run(path.resolve())
     if experiment.figures:
+        from edit_robust.figures.frame import RunData
         from edit_robust.report import write_report
 
-        write_report([run.data()], run.path / "report.html")  # now that the status says complete
+        write_report([RunData.of(run)], run.path / "report.html")  # now that the status says complete
     return run
 
 
-def _walk(experiment: Experiment, store: RunStore, tracker: Tracker, ui: Ui) -> None:
-    """The loop: load, prepare, and look around at every point."""
-    editor, trajectory = experiment.editor, experiment.trajectory
-    requests = experiment.task.requests()
-    if experiment.asks == "images":
-        keep_freed_memory()
-    with store.phase("load"):
+def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -> None:
+    """Load, prepare, and evaluate every point of the walk that has not been measured yet."""
+    editor, trajectory, task = experiment.editor, experiment.trajectory, experiment.task
+    requests = task.requests()
+    with folder.phase("load"):
         model = experiment.model()
     model.progress = ui.progress
-    store.note(device=str(model.device), model=model.base, dtype=str(model.dtype))
-    indices = resolve_layers(experiment.layer, editor, model.n_layers)
-    layers = [model.layer_at(i).name for i in indices]
-    store.note(layers=layers, corpus=getattr(experiment.task, "corpus_source", None))
-    _fits(store.path, requests)
+    folder.note(device=str(model.device), model=model.base, dtype=str(model.dtype))
+    layers = [model.layer_at(i).name for i in resolve_layers(experiment.layer, editor, model.n_layers)]
+    folder.note(layers=layers, corpus=getattr(task, "corpus_source", None))
+    _fits(folder.path, requests)
 
-    work = Workspace(experiment.outputs / "cache", store.path, experiment.seed, ui.progress)
-    with store.phase("prepare"):
-        state = editor.prepare(model, layers, experiment.task, work)
-    before = model.snapshot(state.changes(model))
+    work = Workspace(experiment.outputs / "cache", folder.path, experiment.seed, ui.progress)
+    with folder.phase("prepare"):
+        state = editor.prepare(model, layers, task, work)
+    changes = state.changes(model)
+    setting = Setting(
+        run_id=experiment.run_id,
+        model=model,
+        task=task,
+        requests=requests,
+        layers=layers,
+        changes=changes,
+        before=model.snapshot(changes),
+        run=Run(folder.path),
+        work=work,
+    )
+    ledger = EditLedger(folder, len(requests))
     with ui.progress(f"{editor.name} on {model.name}", trajectory.points(len(requests))) as advance:
 
-        def write(point: Point, records: Sequence[Record], outcomes: Mapping[str, np.ndarray]) -> None:
-            store.write_point(point.step, records, outcomes, alpha=point.alpha, n_edits=point.n_edits)
+        def written(point: Point, records: list[Record]) -> None:
             tracker.point(point.step, [r.to_dict() for r in records])
             advance(1)
 
-        inquiry = inquire(
-            Setting(
-                experiment.run_id,
-                model,
-                experiment.task,
-                requests,
-                layers,
-                store,
-                before,
-                write,
-                ui.progress,
-                experiment.text_tokens,
-                experiment.shifts,
-                experiment.outputs / "cache",
-            )
-        )
-        advance(len(store.done))
-        for point in trajectory.walk(model, editor, state, requests, store):
-            if not store.measured(point.step):
-                inquiry.meet(point)
-        inquiry.close()
-    store.keep_total(before, model)
+        evaluation = Evaluation(experiment.measures, setting, folder, written)
+        advance(len(folder.done))
+        for point in trajectory.walk(model, editor, state, requests, ledger):
+            if not ledger.measured(point.step):
+                evaluation.at(point)
+        evaluation.flush()
+    ledger.keep_total(setting.before, model)
 
 
 def _fits(path: Path, requests: Sequence[Request]) -> None:
@@ -143,16 +130,26 @@ def _fits(path: Path, requests: Sequence[Request]) -> None:
         raise UserError(f"the disk of {path} has {free >> 20} MB left, too little for this run")
 
 
-def _draw(run: Run, store: RunStore) -> list[Path]:
+def _summarise(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """Write the summary, and give it back flat."""
+    measures = experiment.measures.values()
+    columns = columns_of(measures, Run(folder.path), folder.phases, peak_memory(), folder.versions_changed)
+    folder.write_summary(columns, flat(columns))
+    return flat(columns)
+
+
+def _draw(folder: RunFolder) -> list[Path]:
     """The run's figures, in its folder."""
     from edit_robust.figures import draw_all
+    from edit_robust.figures.frame import RunData
 
-    with store.phase("figures"):
-        return draw_all([run.data()], run.path / "figures")
+    with folder.phase("figures"):
+        return draw_all([RunData.of(Run(folder.path.resolve()))], folder.path / "figures")
 
 
 @contextmanager
 def _tracking(experiment: Experiment, path: Path) -> Iterator[Tracker]:
+    """The tracker, started, and closed however the run ends."""
     tracker = experiment.tracker()
     tracker.start(experiment.run_id, path, dict(experiment.config))
     try:

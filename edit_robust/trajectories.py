@@ -9,32 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from edit_robust.core import Delta, Editable, Request, UserError
 from edit_robust.editors.base import Edit, Editor, State
 
 
 @dataclass(frozen=True)
-class Look:
-    """Whom to ask at a point: a scope (see `core.data.SCOPES`) and the indices of the requests."""
+class Scope:
+    """Some of the requests, to be evaluated at a point: the scope's name (see `core.data.SCOPES`) and their indices."""
 
-    scope: str
+    name: str
     requests: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a walk stands. step 0 is the unedited model. `edits` are those just made, with the requests they are for;
-    `whole` asks for what concerns the model as a whole: drift and perplexity.
+    """A point of a walk; the model's weights are those of the point while it is evaluated.
 
-    The model stands there; `alpha` times `change()` is what leads there from the unedited weights.
+    step:    0 is the unedited model.                 alpha:  part of the edit that is applied.
+    n_edits: edits in the model.                      scopes: which requests to evaluate.
+    whole:   whether to evaluate what concerns the model as a whole, too: drift and perplexity.
+    edits:   the edits just made: index of each request, and what the editor tells about it.
+    terms:   Frobenius norm of the newest change of each parameter.
+    change:  gives the change W - W0 that `alpha` is a part of.
     """
 
     step: int
     alpha: float
     n_edits: int
-    looks: tuple[Look, ...]
+    scopes: tuple[Scope, ...]
     whole: bool = False
     edits: tuple[tuple[int, dict[str, float]], ...] = ()
     terms: dict[str, float] = field(default_factory=dict)
@@ -48,11 +52,11 @@ class Ledger(Protocol):
         """Has the point been measured before?"""
         ...
 
-    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]], state: State) -> list[Edit]:
+    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]]) -> list[Edit]:
         """Edits that all start from the unedited model; made together, so kept or made together."""
         ...
 
-    def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
+    def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
         """Bring the model from where `step` - 1 left it to where `step` leaves it: by replaying the kept change, by
         jumping to kept weights (the steps jumped over have been measured), or by making the edit."""
         ...
@@ -66,7 +70,7 @@ class Trajectory(Protocol):
         ...
 
     def walk(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]: ...
 
 
@@ -115,10 +119,10 @@ class Single:
         return n + 1
 
     def walk(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         n = len(requests)
-        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         for start in range(0, n, self.chunk):
             some = range(start, min(start + self.chunk, n))
             if all(ledger.measured(i + 1) for i in some):
@@ -126,14 +130,13 @@ class Single:
             made = ledger.independent(
                 [i + 1 for i in some],
                 lambda some=some: editor.edit_each(model, [requests[i] for i in some], state),  # type: ignore[misc]
-                state,
             )
             for i, edit in zip(some, made, strict=True):
                 with model.patched(edit.delta):
                     due = (i + 1) % self.every == 0 or i == n - 1
-                    look = Look("at-edit", [i])
+                    scope = Scope("at-edit", [i])
                     edits = _with_requests(edit, [i])
-                    yield Point(i + 1, 1.0, 1, (look,), due, edits, _terms(edit.delta), _given(edit.delta))
+                    yield Point(i + 1, 1.0, 1, (scope,), due, edits, _terms(edit.delta), _given(edit.delta))
 
 
 class Batch:
@@ -146,12 +149,12 @@ class Batch:
         return -(-n // (self.batch_size or n)) + 1
 
     def walk(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         n = len(requests)
         size = self.batch_size or n
         _needs_batches(editor, size)
-        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         for step, start in enumerate(range(0, n, size), start=1):
             some = range(start, min(start + size, n))
             if ledger.measured(step):
@@ -159,12 +162,11 @@ class Batch:
             made = ledger.independent(
                 [step],
                 lambda some=some: [editor.edit(model, [requests[i] for i in some], state)],  # type: ignore[misc]
-                state,
             )
             with model.patched(made[0].delta):
-                look, delta = Look("at-edit", some), made[0].delta
+                scope, delta = Scope("at-edit", some), made[0].delta
                 edits = _with_requests(made[0], some)
-                yield Point(step, 1.0, len(some), (look,), True, edits, _terms(delta), _given(delta))
+                yield Point(step, 1.0, len(some), (scope,), True, edits, _terms(delta), _given(delta))
 
 
 class Sequential:
@@ -178,11 +180,11 @@ class Sequential:
         return -(-n // self.batch_size) + 1
 
     def walk(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         n = len(requests)
         _needs_batches(editor, self.batch_size)
-        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         with model.held(state.changes(model)) as before:
             for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size):
                 if ledger.measured(step):
@@ -190,12 +192,12 @@ class Sequential:
                 done = some[-1] + 1
                 last = done == n
                 due = last or done // self.every > some[0] // self.every
-                looks = [Look("at-edit", some)]
-                looks += [Look("retention", range(done))] if due else []
-                looks += [Look("final", range(n))] if last else []
+                scopes = [Scope("at-edit", some)]
+                scopes += [Scope("retention", range(done))] if due else []
+                scopes += [Scope("final", range(n))] if last else []
                 edits = _with_requests(edit, some)
                 so_far = partial(model.difference, before)
-                yield Point(step, 1.0, done, tuple(looks), due, edits, _terms(edit.delta), so_far)
+                yield Point(step, 1.0, done, tuple(scopes), due, edits, _terms(edit.delta), so_far)
 
 
 class Interpolate:
@@ -223,15 +225,15 @@ class Interpolate:
         return len(self.alphas) * (n if self.each else 1) + 1
 
     def walk(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         return (self._lines if self.each else self._line)(model, editor, state, requests, ledger)
 
     def _lines(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         """A line for every request; the edit of request i has the step of its line's last point."""
-        yield Point(0, 1.0, 0, (Look("unedited", range(len(requests))),), whole=True)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(len(requests))),), whole=True)
         k = len(self.alphas)
         for i, request in enumerate(requests):
             steps = [i * k + j + 1 for j in range(k)]
@@ -240,7 +242,6 @@ class Interpolate:
             made = ledger.independent(
                 steps[-1:],
                 lambda request=request: editor.edit_each(model, [request], state),  # type: ignore[misc]
-                state,
             )[0]
             for step, alpha in zip(steps, self.alphas, strict=True):
                 if ledger.measured(step):
@@ -248,15 +249,15 @@ class Interpolate:
                 part = made.delta.scale(alpha)
                 edits = _with_requests(made, [i]) if step == steps[-1] else ()
                 with model.patched(part):
-                    yield Point(step, alpha, 1, (Look("at-edit", [i]),), True, edits, _terms(part), _given(made.delta))
+                    yield Point(step, alpha, 1, (Scope("at-edit", [i]),), True, edits, _terms(part), _given(made.delta))
 
     def _line(
-        self, model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]:
         n = len(requests)
         size = self.batch_size or (n if editor.batches else 1)
         _needs_batches(editor, size)
-        yield Point(0, 1.0, 0, (Look("unedited", range(n)),), whole=True)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         info: list[tuple[int, dict[str, float]]] = []
         edited = 0
         with model.held(state.changes(model)) as before:
@@ -270,20 +271,20 @@ class Interpolate:
                 continue
             with model.patched(part):
                 edits = tuple(info) if i == len(self.alphas) - 1 else ()
-                looks = (Look("final", range(n)),)
-                yield Point(step, alpha, n, looks, True, edits, _terms(part), _given(total))
+                scopes = (Scope("final", range(n)),)
+                yield Point(step, alpha, n, scopes, True, edits, _terms(part), _given(total))
 
 
 def _stack(
-    model: Editable, editor: Editor, state: State, requests: Sequence[Request], ledger: Ledger, size: int
+    model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger, size: int
 ) -> Iterator[tuple[int, range, Edit]]:
     """Edit upon edit; at each yield the model stands after the edit."""
     for step, start in enumerate(range(0, len(requests), size), start=1):
         some = range(start, min(start + size, len(requests)))
 
-        def make(some: range = some, state: State = state) -> Edit:
+        def make(some: range = some, state: State[Any] = state) -> Edit:
             return editor.edit(model, [requests[i] for i in some], state)
 
-        edit = ledger.advance(model, step, make, state)
-        state = edit.state
+        edit = ledger.advance(model, step, make)
+        state = state.after(edit)
         yield step, some, edit

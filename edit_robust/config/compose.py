@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-GROUPS = ("model", "task", "editor", "layer", "corruption", "trajectory", "tracker", "preset", "experiment")
+GROUPS = (
+    *("model", "task", "editor", "layer", "measure", "corruption", "trajectory", "tracker", "preset", "experiment"),
+)
 
 
 def conf_dir() -> Path:
@@ -114,7 +116,7 @@ def _known_keys(parent: str, overrides: Sequence[str]) -> list[str]:
             node = hydra_compose("config")
     if parent:
         node = OmegaConf.select(node, parent)
-    keys = [str(k) for k in node] if isinstance(node, DictConfig) else []
+    keys = [str(k) for k in node if not str(k).startswith("_")] if isinstance(node, DictConfig) else []
     return [*keys, *(() if parent else GROUPS)]
 
 
@@ -153,3 +155,16 @@ def jobs(overrides: Sequence[str], config_dir: str | None = None, multirun: bool
         multirun = multirun or str(hydra.mode).rpartition(".")[2] == "MULTIRUN"
         params = hydra.sweeper.get("params") or {}
     return expand([*(f"{k}={v}" for k, v in params.items()), *overrides]) if multirun else [list(overrides)]
+
+
+def as_plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values, with `???` where one must still be given. Raises UserError for a broken reference."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as e:
+        raise UserError(" ".join(str(e).split())[:240]) from e
+    assert isinstance(found, dict)
+    return {str(k): v for k, v in found.items()}

@@ -8,14 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edit_robust.config.check import hints_of, model_name, target_of
+from edit_robust.config.nodes import hints_of, model_name, target_of
 from edit_robust.core.options import ASIDE as NO_RESULT
 from edit_robust.core.options import FILE, says, words_of
 
-#: Options that say how or where a run is done, not what it is.
-ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment")
-#: Of these parts, options that change no result (the parts have no constructor whose signature could say so).
-ASIDE_OF = {"shifts": ("workers", "store_gb")}
+#: Options that say how or where a run is done, not what it is; and those that measures hold as options of their own.
+ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment", "text_tokens", "shifts", "corruption")
 #: Raised when results of the same config change, so that older runs are not taken for today's.
 RESULTS_VERSION = 2
 
@@ -50,9 +48,10 @@ def _by_content(node: Any, hint: Any = None, part: str = "") -> Any:
             for k, v in node.items()
             if k[:1] != "_" and not says(hints.get(k), NO_RESULT)
         }
-        return found if "name" in found else {"name": target.__name__, **found}
+        named = "name" in found or part in ("", "measure")  # a measure's name is its key
+        return found if named else {"name": target.__name__, **found}
     if isinstance(node, dict):
-        return {k: _by_content(v, hint) for k, v in node.items() if k not in ASIDE_OF.get(part, ())}
+        return {k: _by_content(v, hint, part) for k, v in node.items()}
     if isinstance(node, list):
         return [_by_content(v, hint) for v in node]
     if isinstance(node, str) and says(hint, FILE) and node not in words_of(hint):

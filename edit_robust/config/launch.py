@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edit_robust.config.check import build, check
+from edit_robust.config.check import check
 from edit_robust.config.compose import compose, conf_dir, jobs
 from edit_robust.config.identity import run_id
+from edit_robust.config.nodes import build
 from edit_robust.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def experiment(cfg: DictConfig) -> Experiment:
         outputs=outputs,
         force=values["force"],
         figures=values["figures"],
-        text_tokens=values["text_tokens"],
-        shifts={**values["shifts"], "corruption": values["corruption"]},
+        device=values["device"],
+        measures={name: build(node, f"measure.{name}") for name, node in values["measure"].items()},
     )
 
 

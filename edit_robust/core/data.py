@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,8 @@ class Request:
     the image pairs (`Triples`). `target` is what the model shall answer afterwards, `old` what it answered before
     (None: unknown).
     """
+
+    about: ClassVar[str] = "requests"  # what this kind is called in messages
 
     id: str
     x: Any
@@ -47,6 +49,8 @@ class TextRequest(Request):
     single_token_subject: whether the subject is one token of the world's own tokenizer; None: not known.
     """
 
+    about: ClassVar[str] = "requests in words"
+
     paraphrases: tuple[str, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     relation: str | None = None
@@ -62,6 +66,8 @@ class ImageRequest(Request):
     validation:     makes the images that the edit is judged on. None: there are none.
     concept, style: what the edit is about, in words.
     """
+
+    about: ClassVar[str] = "requests with images"
 
     search: Triples | None = None
     validation: Callable[[], ImageSet] | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -12,36 +12,72 @@ from edit_robust.core import Delta, Editable, Request, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.tasks.base import Task
 
+Given = TypeVar("Given", covariant=True)
+#: What one edit leaves for later ones: small named tensors, such as its keys.
+Piece = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Edit:
-    """A change, what is known about how it was made (one dict a request), and the state to edit on with."""
+    """A change, what is known about how it was made (one dict a request), and the piece it leaves for later edits."""
 
     delta: Delta
     info: list[dict[str, float]]
-    state: State
+    carry: Piece = field(default_factory=dict)
 
     @property
     def refused(self) -> bool:
         return not self.delta.terms
 
 
-@dataclass(frozen=True)
-class State:
-    """What `prepare` made (`given`, can be made again) and what edits leave for later ones (`carried`, stored).
+class Carried(Sequence[Piece]):
+    """The pieces that edits have left so far, in their order. Never changed, only extended: `after` gives a longer one.
 
-    layers:     the projections to edit.   parameters: names of all parameters that an edit may change, where these are
-    others than the layers' weights and biases.
+    Extending shares the pieces, so that ten thousand edits take ten thousand pieces and not their square.
+    """
+
+    def __init__(self, pieces: Sequence[Piece] = ()) -> None:
+        self._pieces, self._n = list(pieces), len(pieces)
+
+    def after(self, piece: Piece) -> Carried:
+        """These pieces and one more."""
+        longer = Carried()
+        longer._pieces = self._pieces if len(self._pieces) == self._n else self._pieces[: self._n]
+        longer._pieces.append(piece)
+        longer._n = self._n + 1
+        return longer
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._pieces[: self._n][i]
+
+
+@dataclass(frozen=True)
+class State(Generic[Given]):
+    """What an editor edits with.
+
+    layers:     the projections to edit.
+    given:      what `prepare` made, and can make again: statistics, templates, factors.
+    parameters: names of all parameters that an edit may change, where these are others than the layers' weights and
+        biases.
+    carried:    what edits have left for later ones; kept on disk, one small file an edit. An editor builds whatever it
+        needs (a sum over all keys, say) from these pieces.
     """
 
     layers: tuple[str, ...]
-    given: Any = None
-    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    given: Given = None  # type: ignore[assignment]
     parameters: tuple[str, ...] | None = None
+    carried: Carried = field(default_factory=Carried)
 
     def changes(self, model: Editable) -> list[str]:
         """Names of the parameters that an edit may change."""
         return model.parameter_names(self.layers) if self.parameters is None else list(self.parameters)
+
+    def after(self, edit: Edit) -> State[Given]:
+        """The state to make the next edit with."""
+        return replace(self, carried=self.carried.after(edit.carry)) if edit.carry else self
 
 
 def continuation(request: Request) -> str:
@@ -57,25 +93,29 @@ class Editor(Protocol):
 
     layers:  the blocks it edits unless `layer=` says otherwise: indices, or a word that `resolve_layers` knows.
     batches: whether several requests can be written in one change.
+    needs:   names of the methods that it needs of a model; a model without them is refused when the config is checked.
+    takes:   the kind of request that it can be given.
     """
 
     name: str
     layers: Any
     batches: bool
+    needs: ClassVar[tuple[str, ...]]
+    takes: ClassVar[type[Request]]
 
     def auto_layers(self, n_layers: int) -> list[int]:
         """The blocks to edit in a model of `n_layers` blocks for which no preset exists."""
         ...
 
-    def prepare(self, model: Editable, layers: Sequence[str], task: Task, work: Workspace) -> State:
+    def prepare(self, model: Editable, layers: Sequence[str], task: Task, work: Workspace) -> State[Any]:
         """Statistics and templates, cached under a content key. The model must be unedited."""
         ...
 
-    def edit(self, model: Editable, requests: Sequence[Request], state: State) -> Edit:
+    def edit(self, model: Editable, requests: Sequence[Request], state: State[Any]) -> Edit:
         """One change for all `requests`. The model is left as found, to the bit."""
         ...
 
-    def edit_each(self, model: Editable, requests: Sequence[Request], state: State) -> list[Edit]:
+    def edit_each(self, model: Editable, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
         """An independent change for each request, all at the model's present weights."""
         ...
 
@@ -93,14 +133,14 @@ def check_numbers(above: Mapping[str, float], at_least: Mapping[str, float]) -> 
 def refuse_nonfinite(edit: Edit) -> Edit:
     """An edit with NaN or infinity in it is not applied: it becomes an empty change marked as refused."""
     if edit.delta.finite():
-        return Edit(edit.delta, [{"refused": 0.0, **i} for i in edit.info], edit.state)
+        return Edit(edit.delta, [{"refused": 0.0, **i} for i in edit.info], edit.carry)
     return refusal(edit, "not-finite")
 
 
 def refusal(edit: Edit, reason: str) -> Edit:
     """The same edit without its change, marked as refused."""
     info = [{**i, "refused": 1.0} for i in edit.info]
-    return Edit(Delta({}, edit.delta.base, {"refused": reason}), info, edit.state)
+    return Edit(Delta({}, edit.delta.base, {"refused": reason}), info)
 
 
 WORDS = ("auto", "first", "middle", "last", "all")

@@ -1,115 +1,140 @@
-"""Questions in words: what a language model answers at a point, and the numbers that come of it."""
+"""What a language model answers: the edit, paraphrase and neighbourhood questions of the requests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 
-from edit_robust.core import Example, Probe, Record, Request, Scores, UserError
-from edit_robust.evaluate.base import Setting, weight_records
-from edit_robust.evaluate.forgetting import History
-from edit_robust.evaluate.statistics.success import overall, perplexity, probe_metrics
-from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.runs.reader import Run
-from edit_robust.trajectories import Point
+from edit_robust.core.data import Column, Example, Probe, Record, Request, Scores
+from edit_robust.core.errors import UserError
+from edit_robust.evaluate import columns_language as describe
+from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
+from edit_robust.evaluate.statistics.success import harmonic_mean, overall, probe_metrics
+
+if TYPE_CHECKING:
+    from edit_robust.models import base as models
+    from edit_robust.tasks.base import Probes
+    from edit_robust.trajectories import Point
+
+_PROBES = {"edit": "ES", "paraphrase": "PS", "neighbourhood": "NS"}
+_METRICS = {"success": "", "accuracy": "_acc", "token_accuracy": "_token_acc", "magnitude": "_magnitude"}
+_SCOPES = (("unedited", "unedited_"), ("at-edit", ""), ("retention", "retention_"), ("final", "final_"))
 
 
-class LanguageInquiry:
-    """Asks at every point as it is reached, and writes down what came back."""
+class Answers(Measure):
+    """Success, accuracy and magnitude of every probe in every scope of a point, and S; see `statistics.success`.
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-        self.model: CausalLM = setting.model
-        s = setting
-        with s.store.phase("evaluate"):
-            probes = s.task.probes(s.requests)
-            self.questions = Questions(self.model, s.requests, probes, s.task.held_out(), s.layers, s.text_tokens)
-        s.store.write_examples(self.questions.lines())
-        self.history = History(len(s.requests))
-        for step in sorted(s.store.done):
-            self.history.add(self.questions.from_stored(Run(s.store.path).outcomes(step)))
+    Kept for each question: log-probabilities of its choices [n, k] (mean per token, nats) and the share of each one's
+    tokens that are the argmax, as `scope|index`, `scope|logp` and `scope|hits`.
+    """
 
-    def meet(self, point: Point) -> None:
-        """Measure a point, with the model standing there."""
-        s = self.setting
-        with s.store.phase("evaluate"):
-            seen = {look.scope: self.questions.ask(look.requests) for look in point.looks}
-            self.history.add(seen)
-            records = list(self._records(point, seen))
-        arrays = {}
-        for scope, answer in seen.items():
-            arrays[f"{scope}|index"] = answer.index.astype(np.int32)
-            arrays[f"{scope}|logp"] = answer.scores.logp.astype(np.float32)
-            arrays[f"{scope}|hits"] = answer.scores.hits.astype(np.float32)
-        s.write(point, records, arrays)
+    needs = Needs(model=("scorer",), task=("probes",))
 
-    def close(self) -> None:
-        """Nothing is left open."""
+    def prepare(self, setting: Setting) -> None:
+        super().prepare(setting)
+        task, model = cast("Probes", setting.task), cast("models.Scores", setting.model)
+        self.questions = Questions(setting.requests, task.probes(setting.requests))
+        self._scorer = model.scorer(self.questions.examples, setting.changes)
 
-    def _records(self, point: Point, seen: Mapping[str, Seen]) -> Iterator[Record]:
-        """Every number of a point."""
-        record = self.setting.recorder(point)
-        for scope, s in seen.items():
-            table = {}
-            for probe, rows in s.by_probe.items():
-                table[probe] = probe_metrics(s.scores.take(rows), [s.groups[i] for i in rows])
-                for metric, (value, n) in table[probe].items():
-                    yield record(scope, probe, metric, value, n)
-            if (score := overall(table)) is not None:
-                yield record(scope, "", "S", *score)
-            if scope == "retention":
-                for metric, value, n in self.history.forgetting():
-                    yield record(scope, "edit", metric, value, n)
-        yield from weight_records(self.setting, point)
-        if point.whole and self.questions.text is not None:
-            yield record("model", "text", "perplexity", *perplexity(self.questions.text.score()))
+    def examples(self) -> list[dict[str, Any]]:
+        return self.questions.lines()
+
+    def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:
+        records: list[Record] = []
+        arrays: dict[str, np.ndarray] = {}
+        for scope in point.scopes:
+            index = self.questions.rows(scope.requests)
+            scores = self._scorer.score(index.tolist())
+            arrays[f"{scope.name}|index"] = index.astype(np.int32)
+            arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
+            arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)
+            records += self._records(point, scope.name, self.questions.answered(arrays, scope.name))
+        return Measured(records, arrays)
+
+    def _records(self, point: Point, scope: str, answered: Answered) -> Iterator[Record]:
+        """Means within a request, then over requests; S from the three probes."""
+        record, table = self.setting.recorder(point), {}
+        for probe, rows in answered.by_probe.items():
+            table[probe] = probe_metrics(answered.scores.take(rows), [answered.groups[i] for i in rows])
+            for metric, (value, n) in table[probe].items():
+                yield record(scope, probe, metric, value, n)
+        if (score := overall(table)) is not None:
+            yield record(scope, "", "S", *score)
+
+    @classmethod
+    def columns(cls, results: Results) -> list[Column]:
+        """Rates in percent.
+
+        ES, PS, NS, S: each edit right after it was made (the last alpha of an interpolation). `unedited_`,
+        `retention_` (the last check) and `final_` are the same at other moments. `_acc`: argmax, `_token_acc`: share of
+        right tokens.
+        """
+        # Numbers about all requests of a scope; those of images stand under a request each.
+        records = results.records[results.records.request == ""]
+        records = records[records.probe.isin(_PROBES) & (records["shift"].isin(["none", ""]))]
+        out: dict[str, float] = {}
+        for scope, prefix in _SCOPES:
+            out |= _rates(records[records.scope == scope], prefix, latest=scope != "at-edit")
+        if "ES_acc" not in out and "final_ES_acc" in out:  # an interpolation asks everybody at every alpha
+            out |= {k.removeprefix("final_"): v for k, v in out.items() if k.startswith("final_")}
+        if not out:
+            return []
+        unedited = records[records.scope == "unedited"]
+        out["n_requests"] = int(unedited.n.max()) if len(unedited) else 0
+        return describe.answers(out)
+
+
+def _rates(some: pd.DataFrame, prefix: str, latest: bool) -> dict[str, float]:
+    """Means over the scope's points, weighted by n; or the last point alone."""
+    out: dict[str, float] = {}
+    if latest and len(some):
+        some = some[some.step == some.step.max()]
+    for metric, suffix in _METRICS.items():
+        for probe, short in _PROBES.items():
+            rows = some[(some.probe == probe) & (some.metric == metric)]
+            if len(rows):
+                out[f"{prefix}{short}{suffix}"] = 100 * float(np.average(rows.value, weights=rows.n))
+    for suffix in ("", "_token_acc"):
+        three = [out.get(f"{prefix}{short}{suffix}") for short in _PROBES.values()]
+        if all(v is not None for v in three):
+            out[f"{prefix}S"] = harmonic_mean([float(v) for v in three if v is not None])
+            break
+    return out
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What came back from some requests' questions: rows of the run's examples, and their scores."""
+class Answered:
+    """Answers to some questions.
 
-    index: np.ndarray
+    scores: of the questions, in order.         by_probe: probe -> positions in `scores`.
+    groups: id of each question's request.      requests: index of it.
+    """
+
     scores: Scores
-    by_probe: Mapping[str, np.ndarray]  # probe -> positions in `index`
+    by_probe: Mapping[str, np.ndarray]
     groups: Sequence[str]
-    requests: np.ndarray  # request index of each row
+    requests: np.ndarray
 
 
 class Questions:
-    """All questions of a run, ready to be asked for any of its requests."""
+    """All questions about a run's requests, numbered through."""
 
-    def __init__(
-        self,
-        model: CausalLM,
-        requests: Sequence[Request],
-        probes: Sequence[Probe],
-        texts: Sequence[str],
-        layers: Sequence[str],
-        text_tokens: int,
-    ) -> None:
+    def __init__(self, requests: Sequence[Request], probes: Sequence[Probe]) -> None:
         self.probes = list(probes)
         self.examples: list[Example] = [e for p in probes for e in p.examples]
-        self.probe_of = np.array([p.name for p in probes for _ in p.examples])
+        self._probe_of = np.array([p.name for p in probes for _ in p.examples])
         place = {r.id: i for i, r in enumerate(requests)}
         if len(place) != len(requests):
             raise UserError("two requests have the same id")
-        self.request_of = np.array([place[e.group] for e in self.examples], dtype=int)
-        self.rows_of: list[list[int]] = [[] for _ in requests]
-        for row, r in enumerate(self.request_of):
-            self.rows_of[r].append(row)
-        self.scorer = model.scorer(self.examples, layers)
-        chosen: list[Example] = []
-        used = 0
-        for i, text in enumerate(texts):
-            used += len(model.text.encode(text))
-            if used > text_tokens and chosen:
-                break
-            chosen.append(Example(f"text/{i}", "", (text,)))
-        self.text = model.scorer(chosen, layers) if chosen else None
+        self._request_of = np.array([place[e.group] for e in self.examples], dtype=int)
+        self._target = np.array([e.target for e in self.examples], dtype=np.int64)
+        self._rows_of: list[list[int]] = [[] for _ in requests]
+        for row, r in enumerate(self._request_of):
+            self._rows_of[r].append(row)
 
     def lines(self) -> list[dict[str, Any]]:
         """Every question as it is kept with the run."""
@@ -126,31 +151,15 @@ class Questions:
             for e in p.examples
         ]
 
-    def ask(self, requests: Sequence[int]) -> Seen:
-        index = np.array([row for r in requests for row in self.rows_of[r]], dtype=int)
-        scores = self.scorer.score(index.tolist())
-        return self._seen(index, scores.logp, scores.hits, scores.tokens)
+    def rows(self, requests: Sequence[int]) -> np.ndarray:
+        """Numbers of the questions about some requests, given by their indices."""
+        return np.array([row for r in requests for row in self._rows_of[r]], dtype=int)
 
-    def from_stored(self, outcomes: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, Seen]:
-        """The same from a run's files."""
-        return {
-            scope: self._seen(index.astype(int), logp, hits, (~np.isnan(logp)).astype(np.int64))
-            for scope, (index, logp, hits) in outcomes.items()
-        }
-
-    def _seen(self, index: np.ndarray, logp: np.ndarray, hits: np.ndarray, tokens: np.ndarray) -> Seen:
-        # float32 is what the files hold: numbers are the same whether they were just measured or read back
-        target = np.array([self.examples[i].target for i in index], dtype=np.int64)
-        scores = Scores(_as_stored(logp), _as_stored(hits), tokens, target)
-        probes = self.probe_of[index]
-        return Seen(
-            index,
-            scores,
-            {p.name: np.flatnonzero(probes == p.name) for p in self.probes if (probes == p.name).any()},
-            [self.examples[i].group for i in index],
-            self.request_of[index],
-        )
-
-
-def _as_stored(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32).astype(np.float64)
+    def answered(self, outcomes: Mapping[str, np.ndarray], scope: str) -> Answered:
+        """A scope's answers from what `Answers` keeps of a point: the same numbers now and when read back later."""
+        index = outcomes[f"{scope}|index"].astype(int)
+        logp, hits = (outcomes[f"{scope}|{name}"].astype(np.float64) for name in ("logp", "hits"))
+        scores = Scores(logp, hits, (~np.isnan(logp)).astype(np.int64), self._target[index])
+        probes = self._probe_of[index]
+        by_probe = {p.name: np.flatnonzero(probes == p.name) for p in self.probes if (probes == p.name).any()}
+        return Answered(scores, by_probe, [self.examples[i].group for i in index], self._request_of[index])

@@ -1,9 +1,9 @@
-"""A run as read back from its folder, and how to find one. See `store` for what the folder holds."""
+"""A run as read back from its folder, and how to find one. Imports no torch. See `folder` for what a folder holds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
-from safetensors import safe_open
-from safetensors.torch import load_file
 
-from edit_robust.core import Delta, Editable, Record, UserError, nearest
-from edit_robust.evaluate.statistics.paired import Key
+from edit_robust.core.data import Column, Record
+from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.images import Key
+from edit_robust.runs.files import read_json, read_lines, whole_lines
+from edit_robust.runs.status import read_status
 
 if TYPE_CHECKING:
-    from edit_robust.figures.frame import RunData
+    from edit_robust.core.delta import Delta
+    from edit_robust.core.editable import Editable
 
-TOTAL, WEIGHTS = "total.safetensors", "weights.safetensors"
+#: Arrays of a measure are kept as `measure:name`; runs of older versions have no measure before the name.
+_MEASURE = re.compile(r"^([a-z][a-z0-9-]*):(.*)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,18 @@ class Run:
         return read_json(self.path / "summary.json")
 
     @property
+    def columns(self) -> list[Column]:
+        """The summary with how tables show it; empty for runs of older versions."""
+        file = self.path / "columns.json"
+        try:
+            return [Column(**c) for c in json.loads(file.read_text())] if file.is_file() else []
+        except (ValueError, TypeError):  # of a newer version
+            return []
+
+    @property
     def status(self) -> dict[str, Any]:
-        return read_json(self.path / "status.json")
+        """running, complete, failed or interrupted (a run whose process is gone is interrupted), and on what."""
+        return read_status(self.path)
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -60,80 +72,87 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        return self.status.get("status") == "complete"
+        return read_json(self.path / "status.json").get("status") == "complete"
+
+    # -- what single examples got ----------------------------------------------------------------------------------
 
     @cached_property
     def examples(self) -> pd.DataFrame:
-        """Every question: id, probe, group (request), x, choices, target."""
+        """Every question: id, probe, group (request), x, choices, target; measure, where several asked questions."""
         return pd.DataFrame([json.loads(line) for line in whole_lines(self.path / "examples.jsonl")])
 
-    def data(self) -> RunData:
-        """What figures and reports are drawn from."""
-        from edit_robust.figures.frame import RunData
+    def examples_of(self, measure: str) -> pd.DataFrame:
+        """The questions of one measure, numbered from 0."""
+        found = self.examples
+        return found[found.measure == measure].reset_index(drop=True) if "measure" in found else found
 
-        return RunData(self.id, self.records, self.config, self.summary, self.path)
+    def arrays(self, step: int, measure: str) -> dict[str, np.ndarray]:
+        """What a measure kept at a point, by name; {} where it kept nothing."""
+        path = self.path / "outcomes" / f"{step:06d}.npz"
+        if not path.is_file():
+            return {}
+        found = {}
+        with np.load(path, allow_pickle=False) as f:
+            for key in f.files:
+                known = _MEASURE.match(key)
+                if known is None or known[1] == measure:
+                    found[known[2] if known else key] = f[key]
+        return found
 
     def outcomes(self, step: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """scope -> (rows of `examples`, logp [n, k], hits [n, k]) at a point."""
-        with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
-            scopes = sorted({k.split("|")[0] for k in f.files})
-            return {s: (f[f"{s}|index"], f[f"{s}|logp"], f[f"{s}|hits"]) for s in scopes}
+        """scope -> (rows of the questions, logp [n, k], hits [n, k]) at a point; see `evaluate.answers`."""
+        found = self.arrays(step, "answers")
+        scopes = sorted({k.partition("|")[0] for k in found if k.endswith("|index")})
+        return {s: (found[f"{s}|index"], found[f"{s}|logp"], found[f"{s}|hits"]) for s in scopes}
 
     def predictions(self, step: int) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
-        """Key -> (predicted class [n], log-probability of the right one [n]); images."""
+        """Key -> (predicted class [n], log-probability of the right one [n]) at a point (images)."""
+        arrays = self.arrays(step, "image-answers")
         found = {}
-        with np.load(self.path / "outcomes" / f"{step:06d}.npz", allow_pickle=False) as f:
-            for key in {k.rpartition("|")[0] for k in f.files}:
-                probe, request, shift, severity = key.split("|")
-                found[probe, request, shift, int(severity)] = (f[f"{key}|pred"], f[f"{key}|logp"])
+        for key in dict.fromkeys(k.rpartition("|")[0] for k in arrays if k.endswith("|pred")):
+            probe, rest = key.split("|", 1)
+            request, shift, severity = rest.rsplit("|", 2)
+            found[probe, request, shift, int(severity)] = (arrays[f"{key}|pred"], arrays[f"{key}|logp"])
         return found
 
     @cached_property
     def _targets(self) -> dict[Any, np.ndarray]:
         """(probe, request, natural shift) -> the right class of each image."""
-        return {k: x.target.to_numpy() for k, x in self.examples.groupby(["probe", "group", "shift"], sort=False)}
+        examples = self.examples_of("image-answers")
+        if "shift" not in examples:
+            return {}
+        return {k: x.target.to_numpy() for k, x in examples.groupby(["probe", "group", "shift"], sort=False)}
 
     def right(self, step: int) -> dict[Key, np.ndarray]:
-        """Key -> bool [n], whether each image is answered right at a point; images."""
+        """Key -> bool [n], whether each image is answered right at a point; {} for runs without images."""
         found = {}
         for key, (pred, _) in self.predictions(step).items():
             probe, request, shift, severity = key
             found[key] = pred == self._targets[probe, request, "none" if severity else shift]
         return found
 
+    # -- changes of the weights ------------------------------------------------------------------------------------
+
     def deltas(self) -> list[Delta]:
         """The kept changes in the order they were made (dense ones are kept as one, the whole walk's)."""
-        return [Delta.load(p) for p in sorted((self.path / "deltas").glob("[0-9]*.safetensors"))]
+        from edit_robust.runs import ledger
+
+        return ledger.deltas(self.path)
 
     def delta(self) -> Delta:
         """The whole change of a sequential walk: add it to the unedited model to get the edited one."""
-        total = self.path / "deltas" / TOTAL
-        return Delta.load(total) if total.exists() else Delta.chain(self._stacked())
+        from edit_robust.runs import ledger
+
+        return ledger.whole(self.path)
 
     def replay(self, model: Editable) -> None:
         """Bring the unedited model to where a sequential walk ended, to the bit.
 
         Adding `delta()` comes as close as one rounding; here every step is rounded as the walk rounded it.
         """
-        weights = kept_weights(self.path)
-        deltas = [] if weights else self._stacked()
-        if (weights["base"] if weights else deltas[0].base) != model.position:
-            raise UserError(
-                f"this is not the model that {self.id} edited ({self.config['model']['path']}): other weights"
-            )
-        for delta in deltas:
-            model.add(delta)
-        if weights:
-            put_weights(self.path, model, weights)
+        from edit_robust.runs import ledger
 
-    def _stacked(self) -> list[Delta]:
-        """The changes of a walk that stacked them. Raises UserError where each was made at the unedited model."""
-        deltas = self.deltas()
-        if not deltas:
-            raise UserError(f"{self.id} has kept no change of the weights")
-        if len(deltas) > 1 and len({d.base for d in deltas}) == 1:
-            raise UserError(f"{self.id} made {len(deltas)} independent edits; take one of `deltas()`")
-        return deltas
+        ledger.replay(self.path, model, str(self.config["model"].get("path")))
 
 
 def find_run(name: str, outputs: Path) -> Run:
@@ -154,42 +173,3 @@ def list_runs(outputs: Path) -> list[Run]:
     """Runs in an outputs folder, oldest first; those set aside by `force` are left out."""
     found = [p.parent for p in (outputs / "runs").glob("*/config.yaml") if "~" not in p.parent.name]
     return [Run(p.resolve()) for p in sorted(found, key=lambda p: (p.stat().st_mtime, p.name))]
-
-
-def kept_weights(path: Path) -> dict[str, Any] | None:
-    """What is known about the weights that a run of dense changes keeps: step, base, position, norms."""
-    if not (path / "state" / WEIGHTS).exists():
-        return None
-    with safe_open(str(path / "state" / WEIGHTS), framework="pt") as f:
-        return dict(json.loads(f.metadata()["edit-robust"]))
-
-
-def put_weights(path: Path, model: Editable, about: Mapping[str, Any]) -> None:
-    with torch.no_grad():
-        for name, value in load_file(path / "state" / WEIGHTS).items():
-            model.param(name).copy_(value)
-    model.position = about["position"]
-
-
-def whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in whole_lines(path):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError):
-        return {}

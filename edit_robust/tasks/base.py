@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from edit_robust.core.data import Probe, Request
+from edit_robust.core.images import ImageSet
 
 
 class Task(Protocol):
-    """A source of requests and of the questions that tell what an edit did.
+    """A source of requests. What is asked about them is up to the measures, which name what they need of a task.
 
-    `protocol` names the metrics that apply: "counterfact" (success, magnitude, accuracy) or "zsre" (token accuracy).
+    gives: the kind of request that it makes; editors say which kind they take.
     """
 
     name: str
-
-    @property
-    def protocol(self) -> str: ...
+    gives: ClassVar[type[Request]]
 
     def requests(self) -> Sequence[Request]:
         """The changes to make, in the order they are made (already ordered and cut to `n_requests`)."""
@@ -28,14 +27,34 @@ class Task(Protocol):
         picture) of `requests()`. May be empty."""
         ...
 
+
+class Probes(Protocol):
+    """A task with questions about its requests."""
+
     def probes(self, requests: Sequence[Request]) -> list[Probe]:
         """edit, paraphrase and neighbourhood questions; every example's group is its request's id."""
         ...
 
+
+class Corpus(Protocol):
+    """A task with text like the model's training text."""
+
     def corpus(self) -> list[str]:
-        """Documents for second moments: text like the model's training text."""
+        """Documents for second moments."""
         ...
 
+
+class HeldOut(Protocol):
+    """A task with text that the model was not trained on."""
+
     def held_out(self) -> list[str]:
-        """Documents for perplexity that the model was not trained on; may be empty."""
+        """Documents for perplexity; may be empty."""
+        ...
+
+
+class Images(Protocol):
+    """A task with images to evaluate an edited classifier on."""
+
+    def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
+        """The original task's images first, natural shifts of it, and the edited images of each request."""
         ...

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-#: One set of images in one guise: probe, request, shift, severity.
-Key = tuple[str, str, str, int]
-#: Which images of each set are answered right: bool [images].
-Right = Mapping[Key, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which variants of an image set are asked, and how their pixels are made: once, and kept."""
+"""Which variants of an image set are evaluated, and how their pixels are made: once, and kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,8 +16,9 @@ from PIL import Image
 from edit_robust.core import UserError, nearest
 from edit_robust.core.image_files import read_image
 from edit_robust.core.images import ImageSet, Pixels
+from edit_robust.core.options import Aside
 from edit_robust.shifts.images.benchmark import ALL, corrupt_many, worker_pool
-from edit_robust.shifts.images.order import ORDERS, jpeg_round_trip
+from edit_robust.shifts.images.order import jpeg_round_trip
 from edit_robust.shifts.images.released import file_of, find
 from edit_robust.shifts.images.store import CorruptedStore
 
@@ -30,6 +31,33 @@ class Variant:
 
     shift: str = "none"
     severity: int = 0
+
+
+class ShiftOptions:
+    """How images are shifted: the config's `shifts`.
+
+    severities: those of every corruption that is given none of its own.
+    order:      `direct` (crop, corrupt) or `released` (crop, corrupt, JPEG quality 85), as ImageNet-C was made.
+    released:   folder of the released ImageNet-C, for an original task of ImageNet's validation images. (A name and no
+                `DataFile`: its 4.75 million files are not read to name a run.)
+    workers:    processes that corrupt images; results do not depend on it.
+    store_gb:   disk for corrupted images, shared between runs; 0: none.
+    """
+
+    def __init__(
+        self,
+        severities: list[int] | None = None,
+        order: Literal["direct", "released"] = "direct",
+        released: str | None = None,
+        workers: Aside[int] = 0,
+        store_gb: Aside[float] = 4.0,
+    ) -> None:
+        if workers < 0 or store_gb < 0:
+            raise UserError("shifts.workers and shifts.store_gb must be 0 or more")
+        if released and not Path(released).is_dir():
+            raise UserError(f"shifts.released={released} is no folder: unpack ImageNet-C's archives there")
+        self.severities, self.order, self.released = severities, order, released or None
+        self.workers, self.store_gb = workers, store_gb
 
 
 @dataclass
@@ -49,21 +77,16 @@ class Shifting:
     _pool: Executor | None = None
 
     @staticmethod
-    def of(config: Mapping[str, Any] | None, cache: Path, size: int) -> Shifting:
-        """From the config's `shifts` (order, workers, store_gb) and `corruption` parts."""
-        config = config or {}
-        names = read_corruptions(config.get("corruption"))
-        order = str(config.get("order", "direct"))
-        if order not in ORDERS:
-            raise UserError(f"shifts.order={order}: {nearest(order, ORDERS)}")
-        gb = float(config.get("store_gb", 4.0))
-        store = CorruptedStore(cache, gb) if gb else None
-        root = Path(str(config["released"])) if config.get("released") else None
+    def of(corruptions: Mapping[str, tuple[int, ...]], options: ShiftOptions, cache: Path, size: int) -> Shifting:
+        """cache: folder of the store.   size: of the model's images. Raises UserError for released files that are
+        missing, before anything is edited."""
+        store = CorruptedStore(cache, options.store_gb) if options.store_gb else None
+        root = None if options.released is None else Path(options.released)
         if root is not None:
-            for name, severities in names.items():
+            for name, severities in corruptions.items():
                 for severity in severities:
-                    find(root, name, severity)  # says what is missing before anything is edited
-        return Shifting(names, order, int(config.get("workers", 0)), store, size, root)
+                    find(root, name, severity)
+        return Shifting(corruptions, options.order, options.workers, store, size, root)
 
     @property
     def stamp(self) -> str:

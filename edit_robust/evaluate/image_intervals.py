@@ -12,15 +12,16 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from edit_robust.core.images import Key, Right
 from edit_robust.evaluate.statistics import penalties as images
-from edit_robust.evaluate.statistics.paired import Key, Right, flips, grouped_bootstrap, mcnemar, monotone
+from edit_robust.evaluate.statistics.paired import flips, grouped_bootstrap, mcnemar, monotone
 
 #: Written from records by the summary itself: only their intervals are added here.
 FROM_RECORDS = ("original_ood_penalty", "editing_ood_penalty")
 _NONE = np.zeros(0)
 
 
-def paired_summary(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str, float]:
+def intervals(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str, float]:
     """Intervals and tests of the whole edits. right: step -> which images are answered right there.
 
     `edit_gain`, `original_change`: edited less unedited accuracy on clean images; with `_low` and `_high` a 95 %

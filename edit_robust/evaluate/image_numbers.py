@@ -1,17 +1,16 @@
-"""A run on images in one flat object: what a table, a sweep or a tracker wants to know of it."""
+"""The numbers of a run on images: accuracies and penalties of the unedited and the edited models, from its records."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from edit_robust.evaluate.paired_summary import paired_summary
+from edit_robust.core.images import Right
+from edit_robust.evaluate.image_intervals import intervals
 from edit_robust.evaluate.statistics import penalties as images
-from edit_robust.evaluate.statistics.paired import Right
 
 #: `matched_`: where the edit has put right this share of what the unedited model got wrong on the edit's images.
 MATCH = 0.25
@@ -20,12 +19,7 @@ MAX_DROP = 0.01
 PARTS = ("edit_accuracy", "original_accuracy", "original_ood_penalty", "editing_ood_penalty")
 
 
-def summarise_images(
-    records: pd.DataFrame,
-    seconds: Mapping[str, float] | None = None,
-    memory: Mapping[str, float] | None = None,
-    right: Callable[[int], Right] | None = None,
-) -> dict[str, Any]:
+def numbers(records: pd.DataFrame, right: Callable[[int], Right] | None = None) -> dict[str, Any]:
     """Means over requests; accuracies and penalties are fractions in [0, 1], as the vision paper writes them.
 
     edit_accuracy, original_accuracy, original_ood_penalty (eq. 1), editing_ood_penalty (eq. 2): each request's whole
@@ -33,11 +27,15 @@ def summarise_images(
     `unedited_`: the same of the untouched model (for eq. 2 its own drop). `<shift>_accuracy`: natural shifts.
     `matched_` (an alpha curve only): at the alpha where a quarter of the edit's errors are gone, over the
     `matched_n_requests` that get so far. `constrained_`: at the best alpha with a small loss on the original task.
-    right: which images are answered right at a step; with it come the numbers of `paired_summary`.
+    right: which images are answered right at a step; with it come the numbers of `image_intervals`.
+    {} where no image was asked about.
     """
     records = records if "request" in records else records.assign(request="")
     records = records.assign(request=records.request.fillna("").astype(str))
+    records = records[~((records.probe == "edit") & (records.request == ""))]  # questions in words
     table, before = images.scores(records), images.unedited(records)
+    if table.empty and before.empty:
+        return {}
     along = images.curve(table)
     final = images.last(along)
     out: dict[str, Any] = {name: _mean(final[name]) for name in PARTS if final[name].notna().any()}
@@ -46,12 +44,8 @@ def summarise_images(
     out |= _alphas(along)
     out |= _counts(records, before, table, final)
     if right is not None:
-        out |= paired_summary(records, right)
-    for name, value in (seconds or {}).items():
-        out[f"seconds_{name}"] = round(value, 3)
-    for name, value in (memory or {}).items():
-        out[f"peak_memory_mb_{name}"] = value
-    return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in out.items()}
+        out |= intervals(records, right)
+    return out
 
 
 def _mean(values: pd.Series) -> float:
@@ -145,10 +139,6 @@ def level_of(along: pd.DataFrame, share: float = MATCH) -> float:
 def _counts(records: pd.DataFrame, before: pd.DataFrame, table: pd.DataFrame, final: pd.DataFrame) -> dict[str, Any]:
     clean = before[before["shift"] == "none"]
     original = clean[clean.probe == "original"]
-    # Refused edits are told once a request, or once an alpha of it.
-    made = records[(records.scope == "at-edit") & (records.metric == "refused")]
-    made = made.assign(of=made.request.where(made.request != "", made.step.astype(str)))
-    made = made.drop_duplicates("of", keep="last")
     everything = pd.concat([before, table]) if len(before) or len(table) else before
     edits = everything[(everything.probe == "edit")].drop_duplicates("request")
     variants = images.corrupted(everything, "original")
@@ -158,8 +148,6 @@ def _counts(records: pd.DataFrame, before: pd.DataFrame, table: pd.DataFrame, fi
         "n_original_images": int(original.n.max()) if len(original) else 0,
         "n_variants": len(variants[["shift", "severity"]].drop_duplicates()),
         "n_requests": len(edits),
-        "n_edits": len(made) if len(made) else len(final),
-        "n_refused": int(pd.to_numeric(made.value).sum()),
     }
     leaked = records[records.metric == "leaked"].drop_duplicates("request", keep="last")
     if len(leaked):

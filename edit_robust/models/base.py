@@ -1,0 +1,97 @@
+"""What models offer, by method. Measures and editors name the methods they need; nobody asks what kind a model is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from edit_robust.core.data import Example
+from edit_robust.core.delta import Delta
+from edit_robust.core.editable import Editable, Layer
+from edit_robust.core.images import Pixels
+from edit_robust.core.work import ShowProgress
+
+if TYPE_CHECKING:
+    from edit_robust.core.data import Scores as Answers
+
+
+class Model(Editable):
+    """What every model has: a name, a place, and layers that can be edited, counted from 0."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    progress: ShowProgress
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks have a layer that can be edited."""
+        return len(self.layers)
+
+    def layer_at(self, index: int) -> Layer:
+        """The layer of block `index`; negative indices count from the end."""
+        raise KeyError(index)
+
+
+class Scorer(Protocol):
+    """Questions made ready to be asked again and again while only some parameters change."""
+
+    def score(self, which: Sequence[int] | None = None) -> Answers:
+        """Scores of all examples, or of those at the indices `which`, in that order."""
+        ...
+
+
+class Scores(Protocol):
+    """A model that tells how likely the choices of a question are."""
+
+    @property
+    def text(self) -> Any:
+        """The tokenizer: `encode(text)` gives token ids."""
+        ...
+
+    def scorer(self, examples: Sequence[Example], changes: Sequence[str] = ()) -> Scorer:
+        """The questions made ready; `changes` are the parameters that may change between two times of asking."""
+        ...
+
+
+class LogitsAlong(Protocol):
+    """A model that classifies images, at many places on the way to an edited model at once."""
+
+    name: str
+    size: int
+    n_classes: int
+    batch_size: int
+
+    def crop(self, image: Pixels) -> UInt8[np.ndarray, "size size 3"]:
+        """The model's own resizing and centre crop, before normalisation."""
+        ...
+
+    def crop_mask(self, mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "size size"]:
+        """The same geometry for a mask."""
+        ...
+
+    def normalise(self, pixels: UInt8[np.ndarray, "n size size 3"]) -> Float[Tensor, "n 3 size size"]:
+        """Cropped images as the network takes them."""
+        ...
+
+    def logits_along(
+        self, x: Float[Tensor, "n 3 size size"], directions: Sequence[tuple[Delta, Sequence[float]]]
+    ) -> list[list[Float[Tensor, "n c"]]]:
+        """Logits at the present weights + alpha * delta, for every delta and each of its alphas."""
+        ...
+
+    def judge(
+        self, logits: Float[Tensor, "n c"], target: np.ndarray, classes: tuple[int, ...] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted class [n] and log-probability of the right one [n], among `classes` where only some are possible."""
+        ...
+
+    def at_base(self, base: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside the block the named parameters have the given values; afterwards they are as before, to the bit."""
+        ...
