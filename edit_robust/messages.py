@@ -80,13 +80,11 @@ class Ui:
 
 def present(run: Run) -> None:
     """The end of a run: a table, one sentence, and where everything is."""
-    from rich.console import Console
-
-    from edit_robust.report.sentence import verdict
-    from edit_robust.report.table import summary_table
+    from edit_robust.figures.frame import RunData
+    from edit_robust.report import summary_table, verdict
 
     console = Console(highlight=False)
-    console.print(summary_table(run.summary, run.config))
+    console.print(summary_table(RunData.of(run)))
     console.print(verdict(run.summary, run.config), markup=False)
     console.print(f"{_short(run.path)}", markup=False, soft_wrap=True)
 

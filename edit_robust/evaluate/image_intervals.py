@@ -34,9 +34,11 @@ def intervals(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str,
     if table.empty or not ((records.scope == "unedited") & (records.probe == "original")).any():
         return {}
     known = lru_cache(maxsize=64)(right)
+    before = known(0)
+    if not before:  # what single images got was not kept
+        return {}
     final = images.last(images.curve(table))
     ends = list(zip(final.request, final.step, strict=True))
-    before = known(0)
     out: dict[str, float] = {}
     _interval(out, "edit_gain", [_gain(before, known(int(step)), request) for request, step in ends])
     _interval(out, "editing_ood_penalty", [_brittle(known(int(step)), request) for request, step in ends])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
-from edit_robust.figures import style
+from matplotlib.figure import Figure
+
+from edit_robust.core.errors import UserError, nearest
+from edit_robust.figures import distance, edits, style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.language import distance, edits, forgetting, interpolation, retention, scaling, sweep
+from edit_robust.figures.language import forgetting, interpolation, retention, scaling, sweep
 from edit_robust.figures.vision import (
     corruptions,
     edit_accuracy,
@@ -20,29 +23,52 @@ from edit_robust.figures.vision import (
     triple,
 )
 
-LANGUAGE: tuple[ModuleType, ...] = (scaling, retention, forgetting, distance, edits, interpolation, sweep)
-IMAGES: tuple[ModuleType, ...] = (
+
+class Module(Protocol):
+    """What a module must have to be a figure.
+
+    One that says something only about several runs also has `enough(runs) -> bool`: whether these, all of which it
+    wants, tell enough to be drawn.
+    """
+
+    NAME: str
+    TITLE: str
+    CAPTION: str
+
+    def wants(self, run: RunData) -> bool:
+        """Whether the run holds the records that this figure draws."""
+
+    def draw(self, runs: Sequence[RunData]) -> Figure:
+        """The figure of these runs; of none it says that nothing was measured."""
+
+
+#: Every figure, in the order in which pages show them. A new one is a module and its name here.
+ALL: tuple[Module, ...] = (
+    *(scaling, retention, forgetting, distance, edits, interpolation, sweep),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
 )
-ALL: tuple[ModuleType, ...] = (*LANGUAGE, *IMAGES)
 FORMATS = ("png", "pdf", "svg")
 
-__all__ = ["ALL", "FORMATS", "IMAGES", "LANGUAGE", "RunData", "by_name", "draw_all", "suited"]
+__all__ = ["ALL", "FORMATS", "Module", "RunData", "applies", "by_name", "draw_all", "suited"]
 
 
-def suited(module: ModuleType, runs: Sequence[RunData]) -> list[RunData]:
-    """The runs that a figure is about: those on images, or those on language."""
-    return [run for run in runs if run.is_image == (module in IMAGES)]
+def suited(module: Module, runs: Sequence[RunData]) -> list[RunData]:
+    """The runs that hold what a figure draws."""
+    return [run for run in runs if module.wants(run)]
 
 
-def by_name(name: str) -> ModuleType:
+def applies(module: Module, runs: Sequence[RunData]) -> bool:
+    """Whether these runs hold enough for a figure."""
+    found = suited(module, runs)
+    enough = getattr(module, "enough", bool)
+    return bool(found) and bool(enough(found))
+
+
+def by_name(name: str) -> Module:
     """The figure of that name. Raises UserError, with the nearest name, when there is none."""
     for module in ALL:
         if name == module.NAME:
             return module
-    # Imported here because the package around it imports torch, which no figure needs.
-    from edit_robust.core.errors import UserError, nearest
-
     raise UserError(f'there is no figure "{name}": {nearest(name, [m.NAME for m in ALL], "figures")}')
 
 
@@ -59,10 +85,8 @@ def draw_all(
     """
     for kind in formats:
         if kind not in FORMATS:
-            from edit_robust.core.errors import UserError, nearest
-
             raise UserError(f'figures cannot be written as "{kind}": {nearest(kind, FORMATS, "formats")}')
-    wanted = [module for module in ALL if module.applies(suited(module, runs))]
+    wanted = [module for module in ALL if applies(module, runs)]
     wanted = wanted if names is None else [by_name(name) for name in names]
     out_dir.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []

@@ -1,18 +1,19 @@
-"""What a figure sees of a run, and the few questions that every figure asks of the records."""
+"""What a figure sees of a run, and how it picks the records that it draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from edit_robust.evaluate.statistics import penalties as images
-from edit_robust.evaluate.statistics.paired import Right
+from edit_robust.core.data import Column
+from edit_robust.core.images import Right
+from edit_robust.runs.reader import Run
 
 COLUMNS = (
     *("run", "step", "alpha", "n_edits", "scope", "probe", "shift", "severity", "layer", "metric", "value", "n"),
@@ -24,18 +25,28 @@ PROBES = (
     ("paraphrase", "PS", "It holds for rewordings"),
     ("neighbourhood", "NS", "Neighbouring facts kept"),
 )
+Derived = TypeVar("Derived")
 RATES = {"success": "", "token_accuracy": " (token accuracy)", "accuracy": " (accuracy)"}
 
 
 @dataclass(frozen=True, eq=False)
 class RunData:
-    """One run as figures and reports see it: tidy records, the resolved config, the flat summary."""
+    """One run as figures and reports see it: tidy records, the resolved config, the flat summary and its columns.
+
+    columns: None where they are not known, as in runs of older versions.
+    """
 
     run_id: str
     records: pd.DataFrame
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    columns: list[Column] | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> RunData:
+        """A run as read back from its folder."""
+        return cls(run.id, run.records, run.config, run.summary, run.path, run.columns or None)
 
     @cached_property
     def tidy(self) -> pd.DataFrame:
@@ -48,20 +59,19 @@ class RunData:
         return found.assign(request=found["request"].fillna("").astype(str)).reset_index(drop=True)
 
     @cached_property
-    def is_image(self) -> bool:
-        """Whether an image classifier was edited: only there do measured numbers stand under a request."""
-        return bool(((self.tidy["request"] != "") & (self.tidy["probe"] == "edit")).any())
+    def _derived(self) -> dict[Hashable, Any]:
+        return {}
 
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Accuracies of an image run beside the unedited model's, see `metrics.images.scores`."""
-        return images.scores(self.tidy)
+    def derive(self, function: Callable[[pd.DataFrame], Derived]) -> Derived:
+        """What the function makes of the tidy records, computed once however often it is asked for."""
+        if function not in self._derived:
+            self._derived[function] = function(self.tidy)
+        found: Derived = self._derived[function]
+        return found
 
     @cached_property
     def right(self) -> Callable[[int], Right]:
-        """step -> which images are answered right there, see `Run.right`; none where the folder does not say."""
-        from edit_robust.runs.reader import Run  # reads weights too: not needed for most figures
-
+        """step -> which images are answered right there, see `Run.right`; {} where the folder does not say."""
         run = None if self.path is None else Run(self.path)
 
         def at(step: int) -> Right:
@@ -70,26 +80,20 @@ class RunData:
 
         return lru_cache(maxsize=64)(at)
 
-    @cached_property
-    def curve(self) -> pd.DataFrame:
-        """A row an edited model of an image run, see `metrics.images.curve`."""
-        return images.curve(self.scores)
 
-    @cached_property
-    def blocks(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        """The unshifted records by scope, probe and metric, so that a figure need not search through all of them.
+def blocks(tidy: pd.DataFrame) -> dict[tuple[str, str, str, bool], pd.DataFrame]:
+    """The unshifted records by scope, probe, metric and whether they are about a single request.
 
-        Empty for image runs: the figures that ask here are about language.
-        """
-        if self.tidy.empty or self.is_image:
-            return {}
-        shift = self.tidy["shift"]
-        kept = self.tidy[shift.isin(["none", ""]) | shift.isna()].reset_index(drop=True)
-        kept = kept.assign(**{name: kept[name].fillna("").astype(str) for name in ("probe", "layer")})
-        return {
-            (str(scope), str(probe), str(metric)): block
-            for (scope, probe, metric), block in kept.groupby(["scope", "probe", "metric"], sort=False)
-        }
+    Thus a figure need not search through all of them.
+    """
+    shift = tidy["shift"]
+    kept = tidy[shift.isin(["none", ""]) | shift.isna()].reset_index(drop=True)
+    kept = kept.assign(**{name: kept[name].fillna("").astype(str) for name in ("probe", "layer")})
+    named = (kept["request"] != "").rename("named")
+    return {
+        (str(scope), str(probe), str(metric), bool(one)): block
+        for (scope, probe, metric, one), block in kept.groupby(["scope", "probe", "metric", named], sort=False)
+    }
 
 
 def setting(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
@@ -102,13 +106,17 @@ def setting(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return node
 
 
-def rows(run: RunData, **wanted: Any) -> pd.DataFrame:
-    """The unshifted records with the wanted values; scope, probe and metric may be tuples, meaning any of them."""
+def rows(run: RunData, named: bool | None = False, **wanted: Any) -> pd.DataFrame:
+    """The unshifted records with the wanted values; scope, probe and metric may be tuples, meaning any of them.
+
+    named: records about single requests (images have such), or those of no single request, or (None) both.
+    """
     keys = [wanted.pop(name, None) for name in ("scope", "probe", "metric")]
-    blocks = [block for key, block in run.blocks.items() if all(map(matches, key, keys))]
-    if not blocks:
+    found_in = run.derive(blocks).items()
+    those = [one for key, one in found_in if named in (None, key[3]) and all(map(matches, key[:3], keys))]
+    if not those:
         return pd.DataFrame(columns=list(COLUMNS))
-    found = blocks[0] if len(blocks) == 1 else pd.concat(blocks).sort_index()
+    found = those[0] if len(those) == 1 else pd.concat(those).sort_index()
     for column, value in wanted.items():
         found = found[found[column] == value]
     return found

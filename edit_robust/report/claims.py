@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from edit_robust.evaluate.paired_summary import answers_at
+from edit_robust.evaluate.image_intervals import answers_at
 from edit_robust.evaluate.statistics.paired import bootstrap_mean, monotone
 from edit_robust.evaluate.statistics.penalties import at_edit_accuracy, with_start
 from edit_robust.figures.frame import RunData
@@ -317,8 +317,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def shown(runs: Sequence[RunData]) -> dict[str, Any] | None:
-    """The claims for the page, where several image runs can tell something about them."""
-    if sum(run.is_image for run in runs) < 2:
+    """The claims for the page, where several runs on images can tell something about them."""
+    if len(image_runs(runs)) < 2:
         return None
     table = claims(runs)
     return {"columns": TITLES, "lines": cells(table), "note": NOTE} if (table.units > 0).any() else None

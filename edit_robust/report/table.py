@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.table import Table
 
-from edit_robust.figures.frame import setting
-from edit_robust.report import images
-from edit_robust.report.numbers import grid
+from edit_robust.figures.frame import RunData, setting
+from edit_robust.report.grid import columns_of, grid
 
 
-def summary_table(summary: dict[str, Any], config: dict[str, Any]) -> Table:
-    """ES, PS, NS and S at every moment that was measured; below them forgetting, perplexity, drift and time.
-
-    For image runs accuracies and penalties, see `report.images`.
-    """
-    cells = images.grid(summary) if images.is_image(summary) else grid(summary)
-    names = [setting(config, f"{part}.name") for part in ("editor", "model", "task")]
+def summary_table(run: RunData) -> Table:
+    """The scores at every moment that was measured; below them everything else, such as perplexity, drift and time."""
+    cells = grid(columns_of(run))
+    names = [setting(run.config, f"{part}.name") for part in ("editor", "model", "task")]
     title = " · ".join(str(name) for name in names if name)
     table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None)
     table.add_column("", no_wrap=True)

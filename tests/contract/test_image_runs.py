@@ -21,7 +21,7 @@ from edit_robust.config.launch import experiment
 from edit_robust.core import UserError
 from edit_robust.evaluate.statistics.paired import mcnemar
 from edit_robust.models.vision.classifier import Classifier
-from edit_robust.report.images import verdict
+from edit_robust.report import verdict
 from edit_robust.runs.reader import Run
 from edit_robust.shifts import corrupt, seed_of
 
@@ -194,7 +194,7 @@ def test_images_trained_on_and_judged_by_are_counted(options: Options, data: Pat
     leaky.write_text((data / "originals.csv").read_text() + "0.png,0\n1.png,1\n2.png,2\n")  # train, search, val
     summary = run(options(f"task.original={leaky}")).summary
     assert summary["n_leaked"] == 2 and summary["leaked_share"] == pytest.approx(2 / (N + 3 + N // 3))
-    assert "2 of the images it is judged by" in verdict(summary) and "trained on, too" in verdict(summary)
+    assert "2 of the images it is judged by" in verdict(summary, {}) and "trained on, too" in verdict(summary, {})
 
 
 def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> None:

@@ -13,9 +13,8 @@ import pytest
 from rich.console import Console
 from test_image_metrics import CORRUPTIONS, image_run
 
-from edit_robust.figures import IMAGES, LANGUAGE, RunData, draw_all, suited
-from edit_robust.figures.frame import COLUMNS
-from edit_robust.figures.language import edits
+from edit_robust.figures import ALL, RunData, applies, draw_all, edits, suited
+from edit_robust.figures.frame import COLUMNS, blocks
 from edit_robust.figures.vision import (
     corruptions,
     edit_accuracy,
@@ -26,11 +25,14 @@ from edit_robust.figures.vision import (
     tradeoff,
     triple,
 )
-from edit_robust.figures.vision.common import best_layers, gather, methods, signed, whole
+from edit_robust.figures.vision.common import best_layers, gather, image_runs, methods, signed, whole
 from edit_robust.report import summary_table, verdict, write_report
-from edit_robust.report.images import grid, penalty, share
+from edit_robust.report.grid import described, grid
+from edit_robust.report.numbers import difference, share
 
 SOME = CORRUPTIONS[:2]
+IMAGES = tuple(module for module in ALL if ".vision." in module.__name__)
+OTHERS = tuple(module for module in ALL if module not in IMAGES)
 
 
 def sweep(path: Path | None = None) -> list[RunData]:
@@ -76,11 +78,14 @@ def runs(folder: Path) -> list[RunData]:
     return sweep(folder)
 
 
+NUMBERS = {"ES": 100.0, "mean_division_factor": 0.5}
+
+
 def language() -> RunData:
     base = {"run": "r", "alpha": 1.0, "shift": "none", "severity": 0, "layer": "a.0.b", "n": 1, "scope": "at-edit"}
     rows = [base | {"step": s, "n_edits": s, "probe": "edit", "metric": "success", "value": 1.0} for s in (1, 2)]
     rows += [base | {"step": s, "n_edits": s, "probe": "", "metric": "delta_norm", "value": 1.0} for s in (1, 2)]
-    return RunData("words", pd.DataFrame(rows, columns=list(COLUMNS)), {"trajectory": {"name": "sequential"}})
+    return RunData("words", pd.DataFrame(rows, columns=list(COLUMNS)), {"trajectory": {"name": "sequential"}}, NUMBERS)
 
 
 def test_gather_knows_where_everything_comes_from(runs: list[RunData]) -> None:
@@ -152,7 +157,7 @@ def test_corruptions_go_along_alpha_and_by_severity(runs: list[RunData]) -> None
 
 
 def test_effective_robustness_needs_reference_models(runs: list[RunData]) -> None:
-    assert effective.applies(runs) and not effective.applies(sweep())
+    assert applies(effective, runs) and not applies(effective, sweep())
     table = effective.reference(runs)
     assert set(table.kind) == {"corruptions", "rendition"} and len(table) == 8
     figure = effective.draw(runs)
@@ -164,25 +169,46 @@ def test_triples_a_row_a_request(runs: list[RunData]) -> None:
     assert list(triple.triples(runs)) == ["grass-snow", "road-snow"]
     figure = triple.draw(runs)
     assert len(figure.axes) == 6 and figure.axes[0].get_title(loc="left") == "x: the image"
-    assert not triple.applies(sweep())
+    assert not applies(triple, sweep())
 
 
-def test_kinds_of_figures_keep_to_their_kind_of_runs(runs: list[RunData], tmp_path: Path) -> None:
+def test_figures_keep_to_the_runs_that_hold_what_they_draw(runs: list[RunData], tmp_path: Path) -> None:
     words = language()
-    assert not words.is_image and all(run.is_image for run in runs)
-    for module in LANGUAGE:
-        assert not module.applies(runs) and suited(module, [*runs, words]) == [words]
+    assert not image_runs([words]) and image_runs(runs) == runs
+    for module in OTHERS:
+        assert not applies(module, runs)
+        assert suited(module, [*runs, words]) == [run for run in [words] if module.wants(run)]
+    assert {module.NAME for module in OTHERS if applies(module, [words])} == {"scaling", "edits"}
     for module in IMAGES:
-        assert module.applies(runs) and not module.applies([words])
+        assert applies(module, runs) and not applies(module, [words])
         assert words not in suited(module, [*runs, words])
     written = draw_all([*runs[:1], words], tmp_path, names=["edits", "tradeoff"], formats=["png"])
     assert [path.name for path in written] == ["edits.png", "tradeoff.png"]
 
 
+def test_a_sequence_of_image_edits_shows_how_far_the_weights_moved(tmp_path: Path) -> None:
+    run = image_run(alphas=(1.0,), corruptions=SOME, joint=True)
+    run = replace(run, config=run.config | {"trajectory": {"name": "sequential"}})
+    assert {module.NAME for module in OTHERS if applies(module, [run])} == {"distance", "edits"}
+    assert list(edits.per_edit(run, "delta_norm").index) == [1]  # both requests in one edit
+    single = image_run(alphas=(1.0,), corruptions=SOME)
+    assert list(edits.per_edit(single, "delta_norm").index) == [1, 2]
+    assert len(draw_all([run], tmp_path, names=["distance", "edits"], formats=["png"])) == 2
+
+
+def test_what_was_edited_in_words_and_on_images_is_drawn_apart(runs: list[RunData]) -> None:
+    both = replace(runs[0], records=pd.concat([runs[0].records, language().records]))
+    assert gather([both]).equals(gather(runs[:1]))
+    for module in IMAGES[:2]:
+        assert module.wants(both)
+
+
 def test_records_older_than_requests_are_read() -> None:
     words = language()
     older = RunData("old", words.records.drop(columns="request"), words.config)
-    assert not older.is_image and (older.tidy.request == "").all() and older.blocks.keys() == words.blocks.keys()
+    assert not image_runs([older]) and (older.tidy.request == "").all()
+    assert older.derive(blocks).keys() == words.derive(blocks).keys()
+    assert older.derive(blocks) is older.derive(blocks)  # made once
 
 
 @pytest.mark.parametrize("module", IMAGES, ids=lambda module: module.NAME)
@@ -197,7 +223,7 @@ def test_every_image_figure_survives_half_a_run(module, kind: str, folder: Path)
         "original only": run.records[run.records.probe != "edit"],
     }[kind]
     half = RunData("half", kept, run.config, {}, folder)
-    module.applies([half])
+    assert applies(module, [half]) <= bool(suited(module, [half]))
     assert module.draw([half]).axes
 
 
@@ -239,17 +265,17 @@ def test_shares_never_round_to_all_or_none() -> None:
         "0.1 %",
         "0 %",
     ]
-    assert penalty(-0.0123) == "-0.012" and penalty(None) == ""
+    assert difference(-0.0123) == "-0.012" and difference(None) == ""
     assert [signed(v) for v in (0.0, -1.24, 17.3, -0.01)] == ["0", "−1.2", "+17", "0"]
 
 
 def test_table_of_an_image_run(runs: list[RunData]) -> None:
     console = Console(width=160, record=True, file=StringIO())
-    console.print(summary_table(runs[0].summary, runs[0].config))
+    console.print(summary_table(runs[0]))
     text = console.export_text()
     for piece in ("rewriting · scene-vgg · scene-world", "unedited", "the whole edit", "a quarter of errors gone"):
         assert piece in text
-    rows = dict(grid(runs[0].summary).scores)
+    rows = dict(grid(described(runs[0].summary)).scores)
     assert rows["images of the edit"][:2] == ("45 %", "65 %") and rows["original task, rendition"][:2] == (
         "40 %",
         "36 %",

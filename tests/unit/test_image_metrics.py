@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from edit_robust.evaluate.image_summary import level_of, summarise_images
+from edit_robust.evaluate.edits import Edits
+from edit_robust.evaluate.image_answers import ImageAnswers
+from edit_robust.evaluate.image_numbers import level_of
 from edit_robust.evaluate.statistics import effective, paired
 from edit_robust.evaluate.statistics import penalties as images
+from edit_robust.evaluate.summary import RecordsAlone, columns_of, flat
 from edit_robust.figures.frame import COLUMNS, RunData
+from edit_robust.figures.vision.common import curve, scores
 
 CORRUPTIONS = ("gaussian_noise", "glass_blur", "fog", "pixelate")
+
+
+def summarise_images(records: pd.DataFrame, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+    """The flat summary that the measures of an image run make of its records."""
+    known = records if "request" in records else records.assign(request="")
+    return flat(columns_of((ImageAnswers, Edits), RecordsAlone(known), seconds))
 
 
 def image_run(
@@ -108,8 +119,7 @@ def image_run(
 
 def test_scores_put_the_unedited_model_beside() -> None:
     run = image_run()
-    assert run.is_image
-    table = run.scores.set_index(["request", "alpha", "probe", "shift", "severity"])
+    table = scores(run).set_index(["request", "alpha", "probe", "shift", "severity"])
     assert np.isclose(table.loc[("road-snow", 1.0, "edit", "none", 0)].unedited, 0.4)
     assert np.isclose(table.loc[("grass-snow", 1.0, "edit", "none", 0)].unedited, 0.5)
     assert np.isclose(table.loc[("grass-snow", 0.5, "original", "none", 0)].unedited, 0.96)
@@ -119,18 +129,18 @@ def test_scores_put_the_unedited_model_beside() -> None:
 
 def test_penalties_by_hand() -> None:
     run = image_run(alphas=(1.0,))
-    eq1 = images.original_ood_penalty(run.scores)
+    eq1 = images.original_ood_penalty(scores(run))
     assert set(eq1["shift"]) == {*CORRUPTIONS, "rendition"}
     assert np.allclose(eq1.penalty, -0.1)
-    eq2 = images.editing_ood_penalty(run.scores).set_index(["request", "shift", "severity"])
+    eq2 = images.editing_ood_penalty(scores(run)).set_index(["request", "shift", "severity"])
     assert np.isclose(eq2.loc[("road-snow", "gaussian_noise", 5)].penalty, -0.03 * 5 * 0.5 * 2)
     assert np.isclose(eq2.loc[("road-snow", "gaussian_noise", 5)].unedited_penalty, -0.03 * 5 * 0.5)
 
 
 def test_curve_of_single_and_joint_edits() -> None:
-    single = image_run().curve
+    single = curve(image_run())
     assert list(single.request.unique()) == ["grass-snow", "road-snow"] and len(single) == 10
-    joint = image_run(joint=True).curve
+    joint = curve(image_run(joint=True))
     assert len(joint) == 10 and joint.notna().all(axis=None)
     ends = images.last(joint)
     assert np.allclose(ends.original_accuracy, 0.91) and np.allclose(ends.edit_accuracy, [0.8, 0.7])
@@ -139,7 +149,7 @@ def test_curve_of_single_and_joint_edits() -> None:
 
 def test_a_curve_of_the_original_task_alone() -> None:
     run = image_run(alphas=(1.0,))
-    found = images.curve(run.scores[run.scores.probe == "original"])
+    found = images.curve(scores(run)[scores(run).probe == "original"])
     assert found.edit_accuracy.isna().all() and np.allclose(found.original_accuracy, 0.91)
 
 
@@ -161,7 +171,7 @@ def test_matched_edit_accuracy_interpolates() -> None:
 
 
 def test_alpha_is_chosen_by_the_constraint() -> None:
-    along = image_run(requests=("road-snow",), cost=0.05).curve
+    along = curve(image_run(requests=("road-snow",), cost=0.05))
     found = images.choose_alpha(along, 0.018)
     assert found is not None and found["alpha"] == 0.5
     assert images.choose_alpha(along, 1.0)["alpha"] == 1.0  # type: ignore[index]
@@ -276,4 +286,4 @@ def test_summary_survives_what_is_not_a_number_and_edits_out_of_reach() -> None:
 
 def test_level_is_the_same_for_every_method() -> None:
     few: dict = {"corruptions": ("fog",), "severities": (3,)}
-    assert level_of(image_run(gain=0.1, **few).curve) == level_of(image_run("local_collision", gain=0.4, **few).curve)
+    assert level_of(curve(image_run(gain=0.1, **few))) == level_of(curve(image_run("local_collision", gain=0.4, **few)))

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from edit_robust.core.data import Column
 from edit_robust.figures.frame import COLUMNS, RunData
 from edit_robust.report import summary_table, verdict, write_report
-from edit_robust.report.numbers import amount, grid, span
+from edit_robust.report.grid import described, grid, side_by_side
+from edit_robust.report.numbers import amount, cell, span
 
 SEQUENTIAL = {"trajectory": {"name": "sequential", "batch_size": 1}, "editor": {"name": "rome"}}
 SINGLE = {"trajectory": {"name": "single"}, "editor": {"name": "rome"}}
@@ -96,7 +98,7 @@ def test_verdict_is_silent_about_harm_that_was_not_measured() -> None:
 
 def printed(summary: dict, config: dict) -> str:
     console = Console(width=120, record=True, file=StringIO())
-    console.print(summary_table(summary, config))
+    console.print(summary_table(RunData("r", pd.DataFrame(), config, summary)))
     return console.export_text()
 
 
@@ -115,7 +117,8 @@ def test_table_without_numbers_and_with_accuracies_only() -> None:
 
 
 def test_s_is_the_harmonic_mean_where_it_was_not_stored() -> None:
-    rows = dict(grid({"retention_ES": 100.0, "retention_PS": 50.0, "retention_NS": 25.0, "final_S": 12.0}).scores)
+    summary = {"retention_ES": 100.0, "retention_PS": 50.0, "retention_NS": 25.0, "final_S": 12.0}
+    rows = dict(grid(described(summary)).scores)
     assert rows["all three together (S)"] == ("42.9 %", "12.0 %")
 
 
@@ -124,6 +127,67 @@ def test_numbers_read_well() -> None:
         *("5.1", "12,345", "4.2e-07", "infinite", ""),
     ]
     assert [span(value) for value in (12.34, 245.0, 8000.0)] == ["12.3 s", "4 min 05 s", "2 h 13 min"]
+
+
+def test_cells_are_written_by_their_unit() -> None:
+    cells = [
+        Column("a", 94.04, unit="percent"),
+        Column("a", 0.961, unit="share"),
+        Column("a", -0.0123, unit="difference", low=-0.018, high=-0.006),
+        Column("a", 17.31),
+        Column("a", 3, unit="number"),
+        Column("a", 12345.0, unit="count", note="/ 24 (p = 0.03)"),
+        Column("a", 245.0, unit="seconds"),
+        Column("a", 0.0002, unit="p"),
+        Column("a", "torch 2.1 -> 2.2", unit="text"),
+        Column("a", None, unit="percent", note="none"),
+    ]
+    assert [cell(column) for column in cells] == [
+        *("94.0 %", "96.1 %", "-0.012 [-0.018, -0.006]", "17.31", "3", "12,345 / 24 (p = 0.03)", "4 min 05 s"),
+        *("p < 0.001", "torch 2.1 -> 2.2", ""),
+    ]
+    assert [cell(column, brief=True) for column in cells[2:6]] == ["-0.012", "17.3", "3", "12,345"]
+
+
+def test_a_table_is_made_of_columns_alone() -> None:
+    """Of whatever measure: moments in their order, the unedited model first, what has no moment last."""
+    columns = [
+        Column("rouge", 40.0, "overlap (ROUGE)", "after", "percent", short="ROUGE", score=True),
+        Column("unedited_rouge", 50.0, "overlap (ROUGE)", "unedited", "percent", score=True),
+        Column("strict", 30.0, "exact", "later", "percent", score=True, brief=False),
+        Column("n", 7, "questions", unit="count"),
+        Column("hidden", 1.0),
+        Column("missing", None, "never shown", "after"),
+    ]
+    short, page = grid(columns), grid(columns, full=True)
+    assert short.columns == ("unedited", "after")
+    assert short.scores == (("overlap (ROUGE)", ("50.0 %", "40.0 %")),)
+    assert short.others == (("questions", ("", "7")),)
+    assert page.columns == ("unedited", "after", "later")
+    assert page.scores[1] == ("exact", ("", "", "30.0 %")) and page.others == (("questions", ("", "", "7")),)
+    alone = grid([Column("n", 7, "questions", unit="count")])
+    assert (alone.columns, alone.others) == (("at the end",), (("questions", ("7",)),))
+    runs = [RunData("own", pd.DataFrame(), columns=columns), RunData("older", pd.DataFrame(), summary=FULL)]
+    headings, lines = side_by_side(runs)
+    assert headings == ["ROUGE", "ES", "PS", "NS", "S", "forgotten", "perplexity", "drift"]
+    assert lines[0] == ["40.0 %", *[""] * 7] and lines[1][1] == "98.0 %" and lines[1][-2:] == ["9.7", "17.3"]
+
+
+def test_one_run_of_words_and_images() -> None:
+    images = {"edit_accuracy": 0.85, "unedited_edit_accuracy": 0.41, "n_edit_images": 200, "n_refused": 2}
+    images |= {"original_accuracy": 0.90, "unedited_original_accuracy": 0.961}
+    both = {"ES": 100.0, "NS": 99.0, "unedited_NS": 99.0, "n_requests": 10} | images
+    text = verdict(both, SINGLE)
+    assert text.startswith("All 10 edits took, each in the unedited model (2 were refused); the neighbours' facts")
+    assert text.endswith("brought its images from 41 % to 85 % (n = 200); the original task fell from 96.1 % to 90 %.")
+    assert text.count("refused") == 1 and "nothing else" not in text
+    table = grid(described(both))
+    assert table.columns == ("unedited", "right after its edit", "the whole edit")
+    assert [words for words, _ in table.scores] == [
+        *("the edit took (ES)", "neighbouring facts kept (NS)", "images of the edit", "original task"),
+    ]
+    known = [column.key for column in described(both | {"of_a_later_version": 3.0})]
+    assert sorted(known) == sorted([*both, "of_a_later_version"])
 
 
 class Page(HTMLParser):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from jaxtyping import Float
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def drift(now: Float[Tensor, "d_out d_in"], was: Float[Tensor, "d_out d_in"]) -> dict[str, float]:

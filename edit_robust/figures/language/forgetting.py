@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from edit_robust.figures import style
-from edit_robust.figures.frame import RunData, sequences, series
+from edit_robust.figures.frame import RunData, is_sequence, sequences, series
 from edit_robust.figures.grouping import groups
 
 NAME = "forgetting"
@@ -33,10 +33,10 @@ def metric_names(suffix: str) -> list[str]:
     ]
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any sequence looked back at its past edits."""
-    wanted = (*metric_names(""), *metric_names("_es"))
-    return any(len(series(run, scope="retention", probe="edit", metric=wanted)) for run in sequences(runs))
+def wants(run: RunData) -> bool:
+    """Whether a sequence looked back at its past edits."""
+    metrics = (*metric_names(""), *metric_names("_es"))
+    return is_sequence(run) and len(series(run, scope="retention", probe="edit", metric=metrics)) > 0
 
 
 @style.styled

@@ -33,9 +33,9 @@ def along(runs: Sequence[RunData]) -> list[RunData]:
     return [run for run in runs if rows(run, scope=("final", "model"))["alpha"].nunique() > 1]
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any run went from the unedited to the edited model in parts."""
-    return any(rows(run, scope="final")["alpha"].nunique() > 1 for run in runs)
+def wants(run: RunData) -> bool:
+    """Whether the run went from the unedited to the edited model in parts."""
+    return bool(rows(run, scope="final")["alpha"].nunique() > 1)
 
 
 @style.styled

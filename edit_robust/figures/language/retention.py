@@ -15,6 +15,7 @@ from edit_robust.figures.frame import (
     PROBES,
     RATES,
     RunData,
+    is_sequence,
     rate_metric,
     sequences,
     series,
@@ -34,14 +35,10 @@ CAPTION = (
 WINDOW = 50
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any sequence looked back at its edits, looked at the end, or read plain text on the way."""
-    metric = rate_metric(runs)
-    return any(
-        len(rows) > 0
-        for run in sequences(runs)
-        for rows in (series(run, scope=("retention", "final"), probe="edit", metric=metric), perplexity(run))
-    )
+def wants(run: RunData) -> bool:
+    """Whether a sequence looked back at its edits, looked at the end, or read plain text on the way."""
+    later = series(run, scope=("retention", "final"), probe="edit", metric=rate_metric([run]))
+    return is_sequence(run) and len(later) + len(perplexity(run)) > 0
 
 
 def perplexity(run: RunData, x: str = "n_edits") -> pd.Series:

@@ -12,6 +12,7 @@ from edit_robust.figures.frame import (
     PROBES,
     RATES,
     RunData,
+    is_sequence,
     rate_metric,
     sequences,
     series,
@@ -31,10 +32,9 @@ WINDOWS = (5, 50)
 MANY = 4
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any run piles up edits and measured them."""
-    metric = rate_metric(runs)
-    return any(len(series(run, scope="at-edit", probe="edit", metric=metric)) for run in sequences(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run piles up edits and measured each right after it was made."""
+    return is_sequence(run) and len(series(run, scope="at-edit", probe="edit", metric=rate_metric([run]))) > 0
 
 
 def rows_of(all_groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:

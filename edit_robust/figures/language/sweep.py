@@ -49,9 +49,14 @@ def scores(runs: Sequence[RunData]) -> list[tuple[str, str]]:
     return [entry for entry in swapped if any(np.isfinite(score(run, entry[0])) for run in runs)]
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether there are at least two settings to compare, and scores to compare them by."""
-    return len(groups([run for run in runs if run.summary])) > 1 and bool(scores(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run has scores to be compared by."""
+    return bool(scores([run]))
+
+
+def enough(runs: Sequence[RunData]) -> bool:
+    """Whether there are at least two settings to compare."""
+    return len(groups(runs)) > 1
 
 
 def swept(runs: Sequence[RunData]) -> str | None:

@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from edit_robust.evaluate.statistics import penalties
 from edit_robust.evaluate.statistics.paired import bootstrap_mean, clopper_pearson
-from edit_robust.evaluate.statistics.penalties import MODEL, corrupted, curve, last
+from edit_robust.evaluate.statistics.penalties import MODEL, corrupted, last
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import flatten, groups, identity, natural
@@ -22,9 +23,30 @@ CONTEXT = ["run", "model", "method", "layer", "seed", "pair", "unit"]
 DEPTH = ("#30123b", "#3b4cc0", "#2a788e", "#22a884", "#7ad151", "#d9a400", "#e8601c", "#a50026")
 
 
+def of_images(tidy: pd.DataFrame) -> pd.DataFrame:
+    """The records of edited image classifiers: there the edit's images belong to a request. Empty without any."""
+    own = (tidy["probe"] == "edit") & (tidy["request"] != "")
+    return tidy[own | (tidy["probe"] != "edit")] if own.any() else tidy[:0]
+
+
+def _tables(tidy: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    found = penalties.scores(of_images(tidy))
+    return found, penalties.curve(found)
+
+
+def scores(run: RunData) -> pd.DataFrame:
+    """Accuracies on each set of images beside the unedited model's, see `penalties.scores`."""
+    return run.derive(_tables)[0]
+
+
+def curve(run: RunData) -> pd.DataFrame:
+    """A row an edited model, see `penalties.curve`."""
+    return run.derive(_tables)[1]
+
+
 def image_runs(runs: Sequence[RunData]) -> list[RunData]:
-    """The runs that edited an image classifier and measured at least one edited model."""
-    return [run for run in runs if run.is_image and len(run.scores)]
+    """The runs that measured at least one edited image classifier."""
+    return [run for run in runs if len(scores(run))]
 
 
 def methods(runs: Sequence[RunData]) -> list[str]:
@@ -67,7 +89,7 @@ def gather(runs: Sequence[RunData], shifts: bool = False) -> pd.DataFrame:
     kept = image_runs(runs)
     tables = []
     for number, (run, method) in enumerate(zip(kept, methods(kept), strict=True)):
-        table = run.scores if shifts else run.curve
+        table = scores(run) if shifts else curve(run)
         seed, task = setting(run.config, "seed", 0), setting(run.config, "task.name", "")
         pair = table.request.where(table.request != "", "all requests")
         context = {
@@ -82,7 +104,7 @@ def gather(runs: Sequence[RunData], shifts: bool = False) -> pd.DataFrame:
         tables.append(found.assign(unit=found.pair + f" | {seed}"))
     if not tables:
         columns = [
-            *curve(pd.DataFrame(columns=[*MODEL, "probe", "shift", "severity", *VALUE_COLUMNS])).columns,
+            *penalties.curve(pd.DataFrame(columns=[*MODEL, "probe", "shift", "severity", *VALUE_COLUMNS])).columns,
             *CONTEXT,
         ]
         return pd.DataFrame(columns=list(dict.fromkeys([*columns, "probe", "shift", "severity", *VALUE_COLUMNS])))
@@ -175,7 +197,7 @@ def words(name: str) -> str:
 
 def corrupt_variants(runs: Sequence[RunData], probe: str) -> str:
     """How many corrupted variants of a probe's images were asked about: `95 corruptions`."""
-    tables = [run.scores for run in image_runs(runs)]
+    tables = [scores(run) for run in image_runs(runs)]
     found = {
         pair
         for one in tables

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from edit_robust.evaluate.statistics.penalties import FAMILIES, corrupted
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.vision.common import gather, image_runs, numbered, pairs_and_seeds, whole, words
+from edit_robust.figures.vision.common import gather, numbered, pairs_and_seeds, scores, whole, words
 
 NAME = "corruptions"
 TITLE = "The original task under every corruption"
@@ -23,9 +23,9 @@ CAPTION = (
 )
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any image run asked about corrupted images of the original task."""
-    return any(len(corrupted(run.scores, "original")) for run in image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run asked about corrupted images of the original task."""
+    return len(corrupted(scores(run), "original")) > 0
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:

@@ -14,8 +14,8 @@ from edit_robust.figures.frame import RunData
 from edit_robust.figures.vision.common import (
     best_layers,
     counted,
+    curve,
     gather,
-    image_runs,
     interval,
     numbered,
     pairs_and_seeds,
@@ -33,9 +33,9 @@ CAPTION = (
 )
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any image run measured its edit."""
-    return any(run.curve.edit_accuracy.notna().any() for run in image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run measured its edit on images."""
+    return bool(curve(run).edit_accuracy.notna().any())
 
 
 @style.styled

@@ -12,8 +12,8 @@ from edit_robust.figures.frame import RunData
 from edit_robust.figures.vision.common import (
     best_layers,
     corrupt_variants,
+    curve,
     gather,
-    image_runs,
     interval,
     numbered,
     points_axis,
@@ -33,9 +33,9 @@ CAPTION = (
 )
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any image run asked about corrupted images of its edit."""
-    return any(run.curve.editing_ood_penalty.notna().any() for run in image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run asked about corrupted images of its edit."""
+    return bool(curve(run).editing_ood_penalty.notna().any())
 
 
 @style.styled

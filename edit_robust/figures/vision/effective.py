@@ -16,7 +16,7 @@ from edit_robust.evaluate.statistics.effective import Fit, effective_robustness,
 from edit_robust.evaluate.statistics.paired import clopper_pearson
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.vision.common import gather, image_runs, numbered, signed, whole, words
+from edit_robust.figures.vision.common import gather, image_runs, numbered, scores, signed, whole, words
 
 NAME = "effective-robustness"
 TITLE = "Accuracy under a shift against clean accuracy"
@@ -56,7 +56,8 @@ def reference(runs: Sequence[RunData]) -> pd.DataFrame:
 
 def measured(runs: Sequence[RunData]) -> set[tuple[str, int]]:
     """The corruptions and severities of the original task in these runs."""
-    rows = [run.scores[(run.scores.probe == "original") & (run.scores.severity > 0)] for run in image_runs(runs)]
+    tables = [scores(run) for run in image_runs(runs)]
+    rows = [one[(one.probe == "original") & (one.severity > 0)] for one in tables]
     return {
         (str(shift), int(severity))
         for one in rows
@@ -77,9 +78,14 @@ def edited(runs: Sequence[RunData]) -> pd.DataFrame:
     return rows.rename(columns={"accuracy": "shifted", "unedited": "unedited_shifted"}).merge(clean, on=keys)
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether reference models lie beside an image run, enough for a line."""
-    table = reference(image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run measured an edited image classifier."""
+    return len(scores(run)) > 0
+
+
+def enough(runs: Sequence[RunData]) -> bool:
+    """Whether reference models lie beside the runs, enough for a line."""
+    table = reference(runs)
     return bool((table.groupby("kind").clean.nunique() >= 3).any()) and len(edited(runs)) > 0
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from edit_robust.evaluate.statistics.penalties import MODEL, pareto_front
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.vision.common import counted, gather, layers_of, numbered, signed, words
+from edit_robust.figures.vision.common import counted, gather, layers_of, numbered, scores, signed, words
 
 NAME = "layer-map"
 TITLE = "Layer by layer: what the edit gains and what it costs"
@@ -27,7 +27,12 @@ CAPTION = (
 CLEAN, CORRUPTED = "original task, clean", "original, corrupted"
 
 
-def applies(runs: Sequence[RunData]) -> bool:
+def wants(run: RunData) -> bool:
+    """Whether the run measured an edited image classifier."""
+    return len(scores(run)) > 0
+
+
+def enough(runs: Sequence[RunData]) -> bool:
     """Whether there are several layers, or several parts of an edit."""
     table = gather(runs)
     return len(table) > 0 and (table.layer.nunique() > 1 or bool(table.groupby("run").alpha.nunique().max() > 1))

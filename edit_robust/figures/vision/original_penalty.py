@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from edit_robust.evaluate.statistics.penalties import SEVERITIES, corrupted
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.vision.common import counted, gather, image_runs, numbered, points_axis, whole
+from edit_robust.figures.vision.common import counted, gather, numbered, points_axis, scores, whole
 
 NAME = "original-penalty"
 TITLE = "What the edit costs the original task, by severity (eq. 1)"
@@ -25,9 +25,9 @@ CAPTION = (
 )
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any image run asked about corrupted images of the original task."""
-    return any(len(corrupted(run.scores, "original")) for run in image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run asked about corrupted images of the original task."""
+    return len(corrupted(scores(run), "original")) > 0
 
 
 @style.styled

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from edit_robust.evaluate.statistics.penalties import with_start
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.vision.common import depth_colors, gather, image_runs, layers_of, numbered, pairs_and_seeds
+from edit_robust.figures.vision.common import curve, depth_colors, gather, layers_of, numbered, pairs_and_seeds
 
 NAME = "tradeoff"
 TITLE = "What the edit gains against what it costs"
@@ -24,9 +24,9 @@ CAPTION = (
 )
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any image run measured both tasks."""
-    return any(len(run.curve.dropna(subset=["edit_accuracy", "original_accuracy"])) for run in image_runs(runs))
+def wants(run: RunData) -> bool:
+    """Whether the run measured the edit and the original task on images."""
+    return len(curve(run).dropna(subset=["edit_accuracy", "original_accuracy"])) > 0
 
 
 @style.styled

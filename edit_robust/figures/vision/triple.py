@@ -42,9 +42,9 @@ def triples(runs: Sequence[RunData]) -> dict[str, list[dict[str, np.ndarray]]]:
     return {name: found[name] for name in sorted(found, key=natural) if found[name]}
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any run kept triples."""
-    return any(run.path is not None and (run.path / "triples.npz").is_file() for run in runs)
+def wants(run: RunData) -> bool:
+    """Whether the run kept triples."""
+    return run.path is not None and (run.path / "triples.npz").is_file()
 
 
 @style.styled

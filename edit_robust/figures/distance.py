@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from edit_robust.figures import style
-from edit_robust.figures.frame import RunData, rows, sequences, series
+from edit_robust.figures.frame import RunData, is_sequence, rows, sequences, series
 from edit_robust.figures.grouping import groups
 from edit_robust.figures.layers import short_names
 
@@ -21,9 +21,9 @@ CAPTION = (
 PANELS = (("drift_fro", "Frobenius norm ‖W - W₀‖"), ("drift_per_element", "‖W - W₀‖ per weight (log axis)"))
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any sequence recorded how far its layers moved."""
-    return any(len(rows(run, scope="model", metric=("drift_fro", "drift_per_element"))) for run in sequences(runs))
+def wants(run: RunData) -> bool:
+    """Whether a sequence recorded how far its layers moved."""
+    return is_sequence(run) and len(rows(run, scope="model", metric=("drift_fro", "drift_per_element"))) > 0
 
 
 @style.styled

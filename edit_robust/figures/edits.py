@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from edit_robust.figures import style
-from edit_robust.figures.frame import RunData, rows, series
+from edit_robust.figures.frame import RunData, rows
 from edit_robust.figures.grouping import Group, groups
 
 NAME = "edits"
@@ -21,19 +21,29 @@ CAPTION = (
     "breaks the model. Crosses at the bottom mark edits that the editor refused to make."
 )
 PANELS = (("delta_norm", "Size of the edit ‖Δ‖ (log axis)"), ("division_factor", "Division factor (log axis)"))
+SIZES = tuple(metric for metric, _ in PANELS)
 
 
-def applies(runs: Sequence[RunData]) -> bool:
-    """Whether any editor told about its edits."""
-    return any(len(rows(run, scope="at-edit", metric=("delta_norm", "division_factor"))) for run in runs)
+def wants(run: RunData) -> bool:
+    """Whether the editor told about its edits, and about each once: parts of an edit are not edits."""
+    found = told(run, SIZES)
+    return len(found) > 0 and found["alpha"].nunique() == 1
+
+
+def told(run: RunData, metric: str | tuple[str, ...]) -> pd.DataFrame:
+    """What the editor told about its edits, for whichever request; `number` counts the steps that made one."""
+    everything = rows(run, None, scope="at-edit", metric=(*SIZES, "refused"))
+    numbers = {step: place for place, step in enumerate(sorted(everything["step"].unique()), 1)}
+    found = rows(run, None, scope="at-edit", metric=metric)
+    return found.assign(number=found["step"].map(numbers))
 
 
 def per_edit(run: RunData, metric: str) -> pd.Series:
-    """One value a step: layers add up as squares for norms; of division factors the smallest counts."""
-    found = rows(run, scope="at-edit", metric=metric).drop_duplicates(["step", "layer"], keep="last")
+    """One value an edit: layers add up as squares for norms; of division factors the smallest counts."""
+    found = told(run, metric).drop_duplicates(["step", "layer"], keep="last")
     value = pd.to_numeric(found["value"], errors="coerce").astype(float).abs()
-    by_step = value.groupby(found["step"])
-    out = by_step.apply(lambda one: float(np.sqrt((one**2).sum()))) if metric == "delta_norm" else by_step.min()
+    each = value.groupby(found["number"])
+    out = each.apply(lambda one: float(np.sqrt((one**2).sum()))) if metric == "delta_norm" else each.min()
     return out[np.isfinite(out) & (out > 0)]
 
 
@@ -77,8 +87,8 @@ def label_of(group: Group) -> str:
 
 def mark_refused(ax: style.Axes, runs: Sequence[RunData], color: str) -> bool:
     """Crosses along the bottom of the panel at the refused edits; true when there are any."""
-    found = [series(run, "step", scope="at-edit", metric="refused") for run in runs]
-    steps = [float(step) for one in found for step in one.index[one > 0]]
+    found = [told(run, "refused").drop_duplicates("step", keep="last") for run in runs]
+    steps = [float(number) for one in found for number in one["number"][one["value"] > 0]]
     if steps:
         look: dict[str, Any] = {
             "marker": "x",
