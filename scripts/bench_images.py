@@ -1,9 +1,9 @@
-"""How much faster images are asked and edited with than in the naive loop: both in one run, with the same answers.
+"""How much faster classifiers are evaluated and edited than in the naive loop: both in one run, with the same logits.
 
 Moments: scene-cnn, one product of matrices a batch, against a pixel at a time.
 Grid: low-rank edits of scene-cnn, all learning rates from all starts side by side, against one after another through
 the whole network.
-Panel: VGG16 at block 10, 8 edits x 11 alphas on 19 corruptions. The naive loop corrupts every image again for every
+Lines: VGG16 at block 10, 8 edits x 11 alphas on 19 corruptions. The naive loop corrupts every image again for every
 edited model, and runs the whole network. It is timed on one edit at `--naive-alphas` places, and its seconds are taken
 times what is left out; the fast path does everything.
 """
@@ -23,10 +23,12 @@ from rich.table import Table
 from edit_robust.core import Delta, Dense
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.work import Workspace
+from edit_robust.editors.vision.helpers.features import LabelledFeatures, prefix_features
 from edit_robust.editors.vision.helpers.moments import image_moments, pixels, width
-from edit_robust.editors.vision.helpers.pairs import Asked, entered, pairs_of, selection
-from edit_robust.editors.vision.helpers.side_by_side import Fed, Reach, optimise
-from edit_robust.editors.vision.helpers.training import GRID, Training
+from edit_robust.editors.vision.helpers.options import GRID, Training
+from edit_robust.editors.vision.helpers.pairs import image_pairs
+from edit_robust.editors.vision.helpers.selection import selection
+from edit_robust.editors.vision.helpers.side_by_side import LayerInputs, LowRankProblem, OutputTarget, optimise
 from edit_robust.models.vision.classifier import Classifier
 from edit_robust.shifts import ALL, corrupt, seed_of
 from edit_robust.tasks.vision.scene_world import SceneWorldTask
@@ -74,14 +76,14 @@ def naive(
 def together(
     model: Classifier, images: list[np.ndarray], deltas: list[Delta]
 ) -> dict[tuple[int, float, str], np.ndarray]:
-    """A batch is corrupted once and every edited model answers it."""
+    """A batch is corrupted once and classified by every edited model."""
     found = {}
     for name in ALL:
         shown = [corrupt(x, name, 3, seed(i, name)) for i, x in enumerate(images)]
-        logits = model.panel(model.normalise(shown), [(d, ALPHAS) for d in deltas])
+        logits = model.logits_along(model.normalise(shown), [(d, ALPHAS) for d in deltas])
         for e, some in enumerate(logits):
-            for alpha, answer in zip(ALPHAS, some, strict=True):
-                found[e, alpha, name] = answer.numpy()
+            for alpha, one in zip(ALPHAS, some, strict=True):
+                found[e, alpha, name] = one.numpy()
     return found
 
 
@@ -89,7 +91,7 @@ def row_of_moments(table: Table, n: int) -> None:
     """Second moments of a layer's inputs over n images."""
     model, task = Classifier("builtin:scene-cnn"), SceneWorldTask(n_moments=n)
     images, name = task.moment_images(), model.layer_at(5).name
-    spine, layer = model.spine(name), model.layers[name]
+    network, layer = model.split_at(name), model.layers[name]
     load = [images.load(i) for i in range(n)]
     with tempfile.TemporaryDirectory() as folder:
         work = Workspace(Path(folder))
@@ -101,7 +103,7 @@ def row_of_moments(table: Table, n: int) -> None:
     total, count = torch.zeros(d, d, dtype=torch.float64), 0
     with torch.no_grad():
         for image in load:
-            for k in pixels(layer, spine.enter(model.see([image])).entry)[0]:
+            for k in pixels(layer, network.prefix(model.see([image])).input)[0]:
                 total += torch.outer(k, k)
                 count += 1
     plain = time.perf_counter() - start
@@ -117,21 +119,22 @@ def row_of_grid(table: Table, steps: int, restarts: int) -> None:
     for fast in (True, False):
         model = Classifier("builtin:scene-cnn", fast=fast)
         layer, end = model.layer_at(5), model.blocks[5].end
-        spine, pairs = model.spine(layer.name), pairs_of(model, [asked.x])
+        network, pairs = model.split_at(layer.name), image_pairs(model, [asked.x])
         g = torch.Generator().manual_seed(0)
         start = time.perf_counter()
-        train = Asked(entered(model, spine, pairs.edited), pairs.labels)
-        edited = Fed.of(layer, train.branch, model.batch_size)
-        clean = Fed.of(layer, entered(model, spine, pairs.clean), model.batch_size)
-        chosen = selection(model, spine, [asked], pairs, how)
-        v = torch.randn(restarts, edited.x.shape[1], 1, generator=g) / edited.x.shape[1] ** 0.5
+        train = LabelledFeatures(prefix_features(model, network, pairs.edited), pairs.labels)
+        edited = LayerInputs.of(layer, train.features, model.batch_size)
+        clean = LayerInputs.of(layer, prefix_features(model, network, pairs.clean), model.batch_size)
+        chosen = selection(model, network, [asked], pairs, how)
+        v = torch.randn(restarts, edited.summed.shape[1], 1, generator=g) / edited.summed.shape[1] ** 0.5
         u = v.new_zeros(restarts, layer.shape[0], 1)
-        reach = Reach(edited, end, None, clean)
+        goal = OutputTarget(edited, end, None, clean)
+        problem = LowRankProblem(layer, network, goal, train, chosen, model.batch_size)
         if fast:
-            found.append(optimise(model, layer, spine, reach, train, chosen, how, (u, v), True))
+            found.append(optimise(problem, how, (u, v), True))
         else:
             each = [(Training((lr,), steps), (u[i : i + 1], v[i : i + 1])) for lr in GRID for i in range(restarts)]
-            found.append([optimise(model, layer, spine, reach, train, chosen, t, x, True)[0] for t, x in each])
+            found.append([optimise(problem, one, start_at, True)[0] for one, start_at in each])
         seconds.append(time.perf_counter() - start)
     same = [
         (a is None and b is None) or (a and b and (a.step, a.accuracy) == (b.step, b.accuracy))
@@ -144,11 +147,11 @@ def row_of_grid(table: Table, steps: int, restarts: int) -> None:
     )  # fmt: skip
 
 
-def row_of_panel(table: Table, args: argparse.Namespace) -> None:
+def row_of_lines(table: Table, args: argparse.Namespace) -> None:
     """Many edited models under all corruptions."""
     model = Classifier("random", args.model)
     images, deltas = pictures(args.images, model.size), edits(model, args.block, args.edits)
-    model.spine(model.layer_at(args.block).name)  # found once a run, and warms up both
+    model.split_at(model.layer_at(args.block).name)  # found once a run, and warms up both
     for name in ALL:
         corrupt(images[0], name, 3)
     start = time.perf_counter()
@@ -186,7 +189,7 @@ def main() -> None:
     table = Table("what", "naive", "fast", "ratio", "asked for", "equal?", box=None)
     row_of_moments(table, 64)
     row_of_grid(table, 20, 4)
-    row_of_panel(table, args)
+    row_of_lines(table, args)
     CONSOLE.print(table)
 
 

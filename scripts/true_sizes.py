@@ -16,8 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edit_robust.config.check import build, kind_of, resolved
+from edit_robust.config.check import resolved
 from edit_robust.config.compose import choices, compose
+from edit_robust.config.nodes import build, target_of
 from edit_robust.core import ImageRequest
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.images import ImageSet, Triples
@@ -73,7 +74,7 @@ def main() -> None:
         noise = Noise(args.images, model.size, model.n_classes)
         for editor in choices("editor"):
             node = resolved(compose([f"editor={editor}"]))["editor"]
-            if kind_of(node, "editor") != "images":
+            if not issubclass(target_of(node, "editor").takes, ImageRequest):  # type: ignore[attr-defined]
                 continue
             seconds, norm = one(editor, model, noise)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

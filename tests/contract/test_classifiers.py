@@ -14,9 +14,9 @@ from torch import nn
 
 from edit_robust.core import Delta, Dense, LowRank, UserError
 from edit_robust.models.vision import fully_connected
-from edit_robust.models.vision.classifier import Classifier, crop
+from edit_robust.models.vision.classifier import Classifier
 from edit_robust.models.vision.fully_connected import run_as_linear
-from edit_robust.models.vision.networks import Preprocessing
+from edit_robust.models.vision.preprocessing import Preprocessing, crop
 
 NETS = [
     # library, architecture, input size, number of blocks, an early layer, f_<=l ends at
@@ -58,16 +58,18 @@ def test_blocks_are_found_by_structure(known: tuple[Classifier, tuple[str, str, 
 
 def test_halves_make_the_whole(known: tuple[Classifier, tuple[str, str, int, int, str, str]]) -> None:
     model, _ = known
-    x = model._sample(3)
+    x = model.sample(3)
     whole = model.net(x)
     for index in (0, model.n_layers // 2, model.n_layers - 1):
-        spine = model.spine(model.layer_at(index).name)
-        assert spine.fast
-        branch = spine.enter(x)
-        torch.testing.assert_close(spine.leave(branch), whole, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(spine.leave(branch), whole, atol=1e-6, rtol=1e-5)  # what is kept has not changed
+        network = model.split_at(model.layer_at(index).name)
+        assert network.fast
+        features = network.prefix(x)
+        torch.testing.assert_close(network.suffix(features), whole, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            network.suffix(features), whole, atol=1e-6, rtol=1e-5
+        )  # kept as it was
         some = torch.tensor([2, 0])
-        torch.testing.assert_close(spine.leave(branch.take(some)), whole[some], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(network.suffix(features.take(some)), whole[some], atol=1e-5, rtol=1e-4)
     assert not any("forward" in m.__dict__ for m in model.net.modules()), "nothing stands in for a module afterwards"
 
 
@@ -81,15 +83,15 @@ def test_a_panel_gives_what_the_plain_path_gives(known: tuple[Classifier, tuple[
         (both, [0.5]),
         (Delta({}), [1.0, 1.0]),
     ]
-    x = model._sample(5)
+    x = model.sample(5)
     before = model.snapshot(model.parameter_names(model.layers))
-    fast = model.panel(x, lines)
+    fast = model.logits_along(x, lines)
     model.fast = False
     try:
-        plain = model.panel(x, lines)
+        plain = model.logits_along(x, lines)
     finally:
         model.fast = True
-    assert all(s.fast for s in model._spines.values())
+    assert all(s.fast for s in model._split.values())
     for some, others in zip(fast, plain, strict=True):
         assert len(some) == len(others)
         for a, b in zip(some, others, strict=True):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from helpers.tiny_nets import NETS, TinyTask, images, tiny_classifier
 
-from edit_robust.config.check import build, resolved
+from edit_robust.config.check import resolved
 from edit_robust.config.compose import compose
+from edit_robust.config.nodes import build
 from edit_robust.core.work import Workspace
 
 pytestmark = [
@@ -42,8 +43,8 @@ def test_edits_and_answers_are_those_of_the_cpu(kind: str, name: str, tmp_path: 
         edit = editor.edit(model, task.requests(), state)
         assert not edit.refused
         x = model.see([shown.load(i) for i in range(len(shown))])
-        panel = [answer.float().cpu() for answer in model.panel(x, [(edit.delta, [0.0, 0.5, 1.0])])[0]]
-        found.append((edit.delta, torch.stack(panel)))
+        along = [answer.float().cpu() for answer in model.logits_along(x, [(edit.delta, [0.0, 0.5, 1.0])])[0]]
+        found.append((edit.delta, torch.stack(along)))
     (ours, answers), (theirs, seen) = found
     for term in ours.terms:
         a, b = (t.dense().double().cpu() for t in (theirs.terms[term], ours.terms[term]))

@@ -16,9 +16,7 @@ from torch import nn
 
 from edit_robust.core import ImageRequest
 from edit_robust.core.images import ImageSet, Triples
-from edit_robust.models.vision import classifier as module
 from edit_robust.models.vision.classifier import Classifier
-from edit_robust.models.vision.networks import Preprocessing
 
 SIZE, CLASSES = 16, 5
 
@@ -72,15 +70,10 @@ def tiny_net(kind: str) -> nn.Module:
     return net.eval()
 
 
-def tiny_classifier(kind: str, device: str = "cpu", **options: object) -> Classifier:
+def tiny_classifier(kind: str, device: str = "cpu", **options: Any) -> Classifier:
     """The network as the program's own model, without a file."""
-    own = Preprocessing(SIZE, SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    true = module.load_net
-    module.load_net = lambda *a: (tiny_net(kind), own, kind, None)  # type: ignore[assignment]
-    try:
-        return Classifier(path="random", name=kind, device=device, **options)  # type: ignore[arg-type]
-    finally:
-        module.load_net = true
+    scaling: dict[str, Any] = {"input_size": SIZE, "resize_size": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return Classifier(net=tiny_net(kind), name=kind, device=device, **scaling, **options)
 
 
 def tiny_file(kind: str, folder: Path) -> Path:

@@ -1,54 +1,66 @@
-"""Any timm or torchvision image classifier, adapted by structure, with a plain path and a fast one."""
+"""Any image classifier, adapted by structure: its blocks, its logits, and its logits along many changes at once."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float, Float32, Int, Int32, UInt8
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Editable, Layer, UserError, nearest
 from edit_robust.core.images import Pixels
-from edit_robust.core.options import DataFile
+from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.work import ShowProgress, silent
 from edit_robust.models.devices import DTYPES, resolve_device
-from edit_robust.models.vision.anatomy import Block, find_blocks, visits
+from edit_robust.models.vision.anatomy import Block, Visit, find_blocks, visits
 from edit_robust.models.vision.fully_connected import run_as_linear
-from edit_robust.models.vision.networks import Preprocessing, load_net
-from edit_robust.models.vision.split import Branch, Spine
+from edit_robust.models.vision.judging import judge
+from edit_robust.models.vision.networks import Source
+from edit_robust.models.vision.own import count_classes
+from edit_robust.models.vision.preprocessing import crop
+from edit_robust.models.vision.split import Features, SplitNetwork
+from edit_robust.models.vision.usage import owners, uses_of
 
 log = logging.getLogger(__name__)
-SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that go up as one batch: more leave the cache
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that run on as one batch: more do not fit into the cache
+Line = tuple[Delta, Sequence[float]]  # a change, and how much of it is added to the weights, several times
 
 
 class Classifier(Editable):
-    """An image classifier.
+    """An image classifier: of timm, of torchvision, built in, or a module of one's own.
 
     path:        weights: a .safetensors or .pth file, `builtin:NAME` for a shipped model, `random` for untrained ones,
-                 or null for the library's own pretrained ones, downloaded once.
-    name:        the architecture's name in its library (vgg16, resnet50, vit_base_patch16_224, squeezenet1_0, ...).
+                 or null for the library's own pretrained ones, downloaded once (of a module of one's own: the weights
+                 that it was made with).
+    name:        the architecture's name in its library (vgg16, resnet50, vit_base_patch16_224, squeezenet1_0, ...); of
+                 a module of one's own, the name to show.
     library:     timm or torchvision.          n_classes: null: as the architecture has it.
     layers:      auto, or a pattern over module names (`blocks.*.mlp.fc1`, `*.attn.proj`).
-    input_size, resize_size, mean, std, interpolation: null: the model's own preprocessing.
+    input_size, resize_size, mean, std, interpolation: null: the model's own preprocessing. A module of one's own that
+                 describes none (as timm's do, in `pretrained_cfg`) needs input_size, and gets images of that size with
+                 pixels from 0 to 1 (mean 0, std 1).
     fast:        False runs the plain path everywhere.          batch_size: images that run side by side.
     channels_last: how images lie in memory: quicker or slower, by network and machine; results differ by rounding.
+    net:         a module of one's own that maps [n, 3, h, w] to logits [n, classes]. It is used itself, not a copy: put
+                 into evaluation mode, moved to `device` and `dtype`, and its parameters require no gradients any more.
+    factory:     the dotted name of a callable that returns such a module, called with `kwargs`.
+    class_names: names of the classes, in the order of the logits, where they are known.
+    Raises UserError for options that do not fit each other and for networks that are no classifiers of images.
     """
-
-    asks: ClassVar[str] = "images"
 
     def __init__(
         self,
         path: Literal["random"] | DataFile | None = None,
         name: str | None = None,
         library: Literal["timm", "torchvision"] = "timm",
+        *,
         n_classes: int | None = None,
         layers: str = "auto",
         dtype: str = "float32",
@@ -61,33 +73,43 @@ class Classifier(Editable):
         fast: bool = True,
         channels_last: bool = False,
         batch_size: int = 64,
+        net: nn.Module | None = None,
+        factory: str | None = None,
+        kwargs: dict[str, Any] | None = None,
+        class_names: Aside[list[str] | None] = None,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"model.dtype={dtype} is not a type of number; {nearest(dtype, DTYPES)}")
         if batch_size < 1:
             raise UserError(f"model.batch_size={batch_size} must be at least 1")
-        self.device = resolve_device(device)
-        net, own, self.name, self.classes = load_net(path, name, library, n_classes, input_size)
-        self.dtype, self.fast, self.batch_size = DTYPES[dtype], fast, batch_size
+        self.device, self.dtype, self.fast, self.batch_size = resolve_device(device), DTYPES[dtype], fast, batch_size
+        found = Source(path, name, library, n_classes, input_size, net, factory, kwargs).load()
+        self.name = found.name
+        self.preprocessing = found.preprocessing.changed(input_size, resize_size, mean, std, interpolation)
+        self.size = self.preprocessing.size
         # Weights stay as they are: their matrices are views, which another format would turn into copies.
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self.preprocessing = own.changed(input_size, resize_size, mean, std, interpolation)
-        self.size = self.preprocessing.size
         self.progress: ShowProgress = silent
-        net = net.to(self.device, self.dtype).eval().requires_grad_(False)
+        ready = found.net.to(self.device, self.dtype).eval().requires_grad_(False)
         if fast and self.device.type == "cpu":
-            run_as_linear(net)
+            run_as_linear(ready)
+        self._order = self._calls(ready)
+        self.n_classes = count_classes(ready, self.sample(2), self.name, n_classes)
+        self.classes = _class_names(class_names, self.n_classes) or found.classes
+        self.blocks: tuple[Block, ...] = find_blocks(ready, self._order, layers)
+        super().__init__(ready, {b.layer.name: b.layer for b in self.blocks})
+        self.base = self.position = _with_buffers(self.base, ready)
+        self._split: dict[str, SplitNetwork] = {}
+        self._turn = {v.name: i for i, v in reversed(list(enumerate(self._order)))}  # of every module's first call
+
+    def _calls(self, net: nn.Module) -> list[Visit]:
+        """The calls of all modules in the order in which they begin."""
+        if not any(True for _ in net.parameters()):
+            raise UserError(f"{self.name} has no parameters: there is nothing to edit")
         try:
-            self._order = visits(net, self.size)
-        except RuntimeError as e:
+            return visits(net, self.size)
+        except Exception as e:  # a module of one's own may raise anything
             raise UserError(f"{self.name} cannot take images of {self.size} x {self.size}: {_line(e)}") from e
-        self.blocks: tuple[Block, ...] = find_blocks(net, self._order, layers)
-        super().__init__(net, {b.layer.name: b.layer for b in self.blocks})
-        self.base = self.position = _with_buffers(self.base, net)
-        with torch.no_grad():
-            self.n_classes = int(net(self._sample(1)).shape[-1])
-        self._spines: dict[str, Spine] = {}
-        self._turn = {v.name: i for i, v in reversed(list(enumerate(self._order)))}
 
     # -- structure ---------------------------------------------------------------------------------------------------
 
@@ -105,36 +127,57 @@ class Classifier(Editable):
         return self.blocks[self.layers[layer].index]
 
     def parameters_between(self, first: str | None, last: str | None) -> list[str]:
-        """Names of all parameters of modules that begin after `first` does (or with it) and before `last` ends.
+        """Names of the parameters that act from the layer `first` on, and that the output of `last`'s block depends on.
 
-        None stands for the network's beginning or end. Running statistics of batch norms are no parameters.
+        first: None: from the beginning; otherwise what runs before the layer is taken as fixed, and a parameter counts
+        where it is used after the layer's call begins.   last: a layer, or any module; None: the network's output.
+        Parameters come in the order in which the modules that own them are called, whether a module uses them by
+        itself (class tokens, position embeddings) or is never called (`out_proj` of nn.MultiheadAttention).
+        Where the uses cannot be traced, the parameters of all modules that are called in between are taken.
+        Running statistics of batch norms are no parameters.
         """
         start = self._turn[first] if first else 0
-        stop = len(self._order)
-        if last:
-            end = self.block_of(last).end if last in self.layers else self.net.get_submodule(last)
-            inside = set(end.modules())
-            stop = max(i for i, v in enumerate(self._order) if v.module in inside or v.name == last) + 1
-        modules = [v.name for v in self._order[start:stop]]
-        return [
-            f"{n}.{p}" if n else p
-            for n in dict.fromkeys(modules)
-            if n
-            for p, _ in self.net.get_submodule(n).named_parameters(recurse=False)
-        ]
+        end = None if last is None else self.block_of(last).end if last in self.layers else self.net.get_submodule(last)
+        uses = uses_of(self.net, self._order, self.sample(1), self.name)
+        owner = owners(self.net, list(self._turn))
+        if uses is not None:
+            found = uses.of(start, end)
+        else:
+            called = {v.name for v in self._order[start : self._stop(end)]} - {""}
+            found = {n for n, o in owner.items() if o in called}
+        later = {v.name: i for i, v in reversed(list(enumerate(self._order))) if i >= start}
+        return sorted((n for n in owner if n in found), key=lambda n: later.get(owner[n], self._turn[owner[n]]))
+
+    def _stop(self, end: nn.Module | None) -> int:
+        """How many calls have begun when a module's last call ends."""
+        inside = set(self.net.modules() if end is None else end.modules())
+        return max(i for i, v in enumerate(self._order) if v.module in inside) + 1
 
     def first_of(self, parameters: Sequence[str]) -> str:
-        """The module that runs first of those that own the parameters."""
-        owners = {p.rpartition(".")[0] for p in parameters}
-        return min(owners, key=lambda n: self._turn.get(n, 0))
+        """The module from which the network must be run again when these parameters change: the last one that begins
+        before any of them is used."""
+        owned = [p.rpartition(".")[0] for p in parameters]
+        if all(n in self._turn and not any(True for _ in self.net.get_submodule(n).children()) for n in owned):
+            return min(owned, key=self._turn.__getitem__)
+        return self._order[min(self._first_use[p] for p in parameters)].name
 
-    def spine(self, module: str) -> Spine:
-        """The network, ready to be entered at a module."""
-        if module not in self._spines:
-            self._spines[module] = Spine(self.net, self.net.get_submodule(module), self._sample(2), self.fast)
-            if self.fast and not self._spines[module].fast:
-                log.warning("%s cannot be entered at %s with the same result; it is run whole", self.name, module)
-        return self._spines[module]
+    @cached_property
+    def _first_use(self) -> dict[str, int]:
+        """For every parameter: the call during or after which it is first used (an index of `_order`)."""
+        owner = owners(self.net, list(self._turn))
+        uses = uses_of(self.net, self._order, self.sample(1), self.name)
+        return {n: self._turn[o] for n, o in owner.items()} | (uses.first() if uses else {})
+
+    def split_at(self, module: str) -> SplitNetwork:
+        """The network as what runs before a module, and the rest."""
+        if module not in self._split:
+            split = SplitNetwork(self.net, self.net.get_submodule(module), self.sample(2), self.fast)
+            self._split[module] = split
+            if self.fast and not split.fast:
+                log.warning(
+                    "%s cannot be split at %s with the same logits; the whole network runs instead", self.name, module
+                )
+        return self._split[module]
 
     # -- images ------------------------------------------------------------------------------------------------------
 
@@ -164,17 +207,22 @@ class Classifier(Editable):
         """The plain path: the whole network, as it stands."""
         return torch.cat([self.net(part) for part in x.split(self.batch_size)]).float()
 
-    def _sample(self, n: int) -> Float[Tensor, "n 3 s s"]:
+    def sample(self, n: int) -> Float[Tensor, "n 3 s s"]:
         """Noise to try the network on; the same every time."""
         noise = torch.randn(n, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
         return noise.to(self.device, self.dtype)
 
+    @staticmethod
+    def judge(
+        logits: Float[Tensor, "n c"], target: Int[np.ndarray, " n"], classes: Sequence[int] | None = None
+    ) -> tuple[Int32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+        """Predicted class and log-probability of the right one, among `classes` where only some are possible."""
+        return judge(logits, target, classes)
+
     # -- many changes at once ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def panel(
-        self, x: Float[Tensor, "n 3 s s"], directions: Sequence[tuple[Delta, Sequence[float]]]
-    ) -> list[list[Float[Tensor, "n c"]]]:
+    def logits_along(self, x: Float[Tensor, "n 3 s s"], lines: Sequence[Line]) -> list[list[Float[Tensor, "n c"]]]:
         """Logits of x at the present weights + alpha * delta, for every delta and each of its alphas.
 
         Everything below the first changed module runs once. A change of one projection alone is linear: its output
@@ -183,73 +231,60 @@ class Classifier(Editable):
         The plain path (`fast` False) changes the weights and runs the whole network every time.
         """
         if not self.fast:
-            return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in directions]
-        found: list[list[Tensor]] = [[] for _ in directions]
-        groups: dict[str, list[int]] = {}
-        for i, (delta, _) in enumerate(directions):
-            groups.setdefault(self.first_of(list(delta.terms)) if delta.terms else "", []).append(i)
-        still = groups.pop("", [])  # the present weights are on the way to any others
+            return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in lines]
+        found: list[list[Tensor]] = [[] for _ in lines]
+        unchanged = [i for i, (delta, _) in enumerate(lines) if not delta.terms]
+        groups: dict[str, list[int]] = {}  # of lines whose first changed module is the same
+        for i in (i for i, (delta, _) in enumerate(lines) if delta.terms):
+            groups.setdefault(self.first_of(list(lines[i][0].terms)), []).append(i)
         logits = None if groups else self.net(x).float()
         for module, members in groups.items():
-            spine = self.spine(module)
-            branch = spine.enter(x)
-            if still and logits is None:
-                logits = spine.leave(branch).float()
+            network = self.split_at(module)
+            features = network.prefix(x)
+            if unchanged and logits is None:  # the present weights' logits, from the features that are there anyway
+                logits = network.suffix(features).float()
             own = {f"{module}.weight", f"{module}.bias"}
-            lines = [i for i in members if set(directions[i][0].terms) <= own and module in self.layers]
-            along = self._lines(spine, branch, module, [directions[i] for i in lines])
-            for i, some in zip(lines, along, strict=True):
+            linear = [i for i in members if set(lines[i][0].terms) <= own and module in self.layers]
+            along = self._along_one_projection(network, features, module, [lines[i] for i in linear])
+            for i, some in zip(linear, along, strict=True):
                 found[i] = some
-            for i in (i for i in members if i not in lines):
-                delta, alphas = directions[i]
+            for i in (i for i in members if i not in linear):
+                delta, alphas = lines[i]
                 for a in alphas:
                     with self.patched(delta.scale(a)):
-                        found[i].append(spine.leave(branch).float())
-        for i in still:
+                        found[i].append(network.suffix(features).float())
+        for i in unchanged:
             assert logits is not None
-            found[i] = [logits for _ in directions[i][1]]
+            found[i] = [logits for _ in lines[i][1]]
         return found
 
-    def _lines(
-        self, spine: Spine, branch: Branch, module: str, lines: Sequence[tuple[Delta, Sequence[float]]]
+    def _along_one_projection(
+        self, network: SplitNetwork, features: Features, module: str, lines: Sequence[Line]
     ) -> list[list[Tensor]]:
         """Logits along straight lines of one projection's weights."""
         if not lines:
             return []
-        layer, entry = self.layers[module], branch.entry
-        still = layer.module(entry)
+        layer, h = self.layers[module], features.input
+        unchanged = layer.module(h)
         rows = [(i, a) for i, (_, alphas) in enumerate(lines) for a in alphas]
-        at_once = max(1, SIDE_BY_SIDE // still.numel())
+        at_once = max(1, SIDE_BY_SIDE // unchanged.numel())
         found: list[list[Tensor]] = [[] for _ in lines]
-        moved: dict[int, Tensor] = {}
+        added: dict[int, Tensor] = {}
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
-            moved = {i: moved[i] if i in moved else self._moved(layer, lines[i][0], entry) for i, _ in some}
-            out = torch.cat([still + a * moved[i] for i, a in some])
-            logits = spine.leave(branch.repeat(len(some)), out).float()
-            for (i, _), one in zip(some, logits.split(len(branch)), strict=True):
+            added = {i: added[i] if i in added else _added(layer, lines[i][0], h) for i, _ in some}
+            out = torch.cat([unchanged + a * added[i] for i, a in some])
+            logits = network.suffix(features.repeat(len(some)), out).float()
+            for (i, _), one in zip(some, logits.split(len(features)), strict=True):
                 found[i].append(one)
         return found
-
-    @staticmethod
-    def _moved(layer: Layer, delta: Delta, h: Tensor) -> Tensor:
-        """What a change of a projection's weight and bias adds to its output."""
-        moved = torch.zeros((), device=h.device, dtype=h.dtype)
-        for name, term in delta.terms.items():
-            change = term.dense().to(h.device, h.dtype)
-            if name == layer.weight_name:
-                moved = moved + apply(layer, layer.native(change), h)
-            else:
-                b = change.reshape(-1)
-                moved = moved + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
-        return moved
 
     def _plain(self, x: Tensor, delta: Delta, alpha: float) -> Tensor:
         with self.patched(delta.scale(alpha)):
             return self.logits(x)
 
     @contextmanager
-    def at_base(self, base: Mapping[str, Tensor]):  # type: ignore[no-untyped-def]
+    def at_base(self, base: Mapping[str, Tensor]) -> Iterator[None]:
         """Inside the block the named parameters have the given values; afterwards they are as before, to the bit."""
         before = self.snapshot(base)
         try:
@@ -259,6 +294,19 @@ class Classifier(Editable):
             yield
         finally:
             self.restore(before)
+
+
+def _added(layer: Layer, delta: Delta, h: Tensor) -> Tensor:
+    """What a change of a projection's weight and bias adds to its output."""
+    found = torch.zeros((), device=h.device, dtype=h.dtype)
+    for name, term in delta.terms.items():
+        change = term.dense().to(h.device, h.dtype)
+        if name == layer.weight_name:
+            found = found + apply(layer, layer.native(change), h)
+        else:
+            b = change.reshape(-1)
+            found = found + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
+    return found
 
 
 def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
@@ -271,20 +319,6 @@ def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
     return nn.functional.linear(h, weight)
 
 
-def crop(image: Pixels, how: Preprocessing) -> UInt8[np.ndarray, "size size 3"]:
-    """Resize the shorter side to `how.resize`, then cut the centre; nothing is done to an image of the right size."""
-    h, w = image.shape[:2]
-    if h == w == how.size == how.resize:
-        return image
-    short = min(h, w)
-    height, width = int(how.resize * h / short), int(how.resize * w / short)
-    picture = Image.fromarray(image)
-    if (height, width) != (h, w):
-        picture = picture.resize((width, height), RESAMPLING[how.interpolation])
-    top, left = round((height - how.size) / 2), round((width - how.size) / 2)
-    return np.asarray(picture.crop((left, top, left + how.size, top + how.size)))
-
-
 def _with_buffers(base: str, net: nn.Module) -> str:
     """The fingerprint, with running statistics counted in: they are part of what the network computes."""
     h = hashlib.sha256(base.encode())
@@ -292,6 +326,13 @@ def _with_buffers(base: str, net: nn.Module) -> str:
         if b.is_floating_point():
             h.update(name.encode() + b.detach().float().cpu().numpy().tobytes())
     return h.hexdigest()[:16]
+
+
+def _class_names(given: Sequence[str] | None, n: int) -> tuple[str, ...] | None:
+    """Names of the classes; UserError where they are not as many as the classes."""
+    if given is not None and len(given) != n:
+        raise UserError(f"model.class_names has {len(given)} names, but the network has {n} classes")
+    return None if given is None else tuple(given)
 
 
 def _line(error: Exception) -> str:

@@ -1,77 +1,88 @@
-"""Where image classifiers come from: timm, torchvision or our own small ones, and how each wants its images."""
+"""Where image classifiers come from: timm, torchvision, the small ones of this package, or the user's own module."""
 
 from __future__ import annotations
 
 import json
-import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edit_robust.core import UserError, nearest
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+from edit_robust.models.vision.own import made_by, own_preprocessing
+from edit_robust.models.vision.preprocessing import Preprocessing
+from edit_robust.models.vision.weights import load_weights
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """Shorter side to `resize`, centre crop of `size`, then (x / 255 - mean) / std."""
+class Network:
+    """A network with its weights, its own preprocessing, the name to show, and its classes' names where known."""
 
-    size: int = 224
-    resize: int = 256
-    mean: tuple[float, ...] = IMAGENET[0]
-    std: tuple[float, ...] = IMAGENET[1]
-    interpolation: str = "bilinear"
-
-    def changed(
-        self,
-        size: int | None,
-        resize: int | None,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        interpolation: str | None,
-    ) -> Preprocessing:
-        """The same but for what is given; a new size keeps the share of the image that the crop shows."""
-        for name, triple in (("mean", mean), ("std", std)):
-            if triple is not None and (len(triple) != 3 or (name == "std" and min(triple) <= 0)):
-                raise UserError(f"model.{name}={list(triple)} must be three numbers{', above 0' * (name == 'std')}")
-        if min(size or 1, resize or 1) < 1:
-            raise UserError("model.input_size and model.resize_size must be at least 1")
-        new = size or self.size
-        scaled = resize or (self.resize if new == self.size else round(new * self.resize / self.size))
-        if scaled < new:
-            raise UserError(f"model.resize_size={scaled} must be at least the input size, {new}")
-        return replace(
-            self,
-            size=new,
-            resize=scaled,
-            mean=tuple(mean or self.mean),
-            std=tuple(std or self.std),
-            interpolation=interpolation or self.interpolation,
-        )
+    net: nn.Module
+    preprocessing: Preprocessing
+    name: str
+    classes: tuple[str, ...] | None = None
 
 
-def load_net(
-    path: str | None, name: str | None, library: str, n_classes: int | None, size: int | None
-) -> tuple[nn.Module, Preprocessing, str, tuple[str, ...] | None]:
-    """A network with its weights, its preprocessing, the name to show, and its classes' names where they are known."""
-    if path and path.startswith("builtin:"):
-        return _builtin(path.removeprefix("builtin:"), name)
-    if name is None:
-        raise UserError("model.name must be given: an architecture of timm or torchvision, as resnet50 or vgg16")
-    torch.manual_seed(0)  # `random` weights are the same every time
-    make = {"timm": _timm, "torchvision": _torchvision}[library]
-    net, own = make(name, path is None, n_classes, size)
-    if path and path != "random":
-        load_weights(net, Path(path).expanduser(), name)
-    return net, own, name, None
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from: the options of `Classifier` of the same names."""
+
+    path: str | None
+    name: str | None
+    library: str
+    n_classes: int | None
+    input_size: int | None
+    net: nn.Module | None = None
+    factory: str | None = None
+    kwargs: Mapping[str, Any] | None = None
+
+    def load(self) -> Network:
+        """The network. Raises UserError for options that contradict each other and for what cannot be loaded."""
+        if self.net is not None and self.factory is not None:
+            raise UserError("the network is given twice: as model.factory and as net; give one of them")
+        if self.kwargs and self.factory is None:
+            raise UserError("model.kwargs are arguments of model.factory, which is not given")
+        if self.net is not None or self.factory is not None:
+            return self._own()
+        if self.path and self.path.startswith("builtin:"):
+            return _builtin(self.path.removeprefix("builtin:"), self.name)
+        if self.name is None:
+            raise UserError(
+                "model.name must be given: an architecture of timm or torchvision, as resnet50 or vgg16; "
+                "a network of your own comes from model.factory=PACKAGE.FUNCTION"
+            )
+        torch.manual_seed(0)  # `random` weights are the same every time
+        make = {"timm": _timm, "torchvision": _torchvision}[self.library]
+        net, preprocessing = make(self.name, self.path is None, self.n_classes, self.input_size)
+        if self.path and self.path != "random":
+            load_weights(net, Path(self.path).expanduser(), self.name)
+        return Network(net, preprocessing, self.name)
+
+    def _own(self) -> Network:
+        """The user's own module, with the weights of `path` where that is given."""
+        if self.path == "random" or (self.path or "").startswith("builtin:"):
+            raise UserError(
+                f"model.path={self.path} goes with a network of a library; a network of your own has the weights it "
+                "was made with, or those of a file (.safetensors or .pth)"
+            )
+        if self.factory is not None:
+            torch.manual_seed(0)  # weights that the factory draws are the same every time
+            net = made_by(self.factory, self.kwargs or {})
+        else:
+            assert self.net is not None
+            net = self.net
+        name = self.name or self.factory or type(net).__name__
+        if self.path:
+            load_weights(net, Path(self.path).expanduser(), name)
+        return Network(net, own_preprocessing(net, self.input_size, name), name)
 
 
-def _builtin(asset: str, name: str | None) -> tuple[nn.Module, Preprocessing, str, tuple[str, ...] | None]:
+def _builtin(asset: str, name: str | None) -> Network:
     from edit_robust.assets import asset_dir
     from edit_robust.models.vision.scene_nets import build
 
@@ -82,8 +93,8 @@ def _builtin(asset: str, name: str | None) -> tuple[nn.Module, Preprocessing, st
     net = build(config)
     load_weights(net, folder / "model.safetensors", asset)
     size = int(config["input_size"])
-    own = Preprocessing(size, size, tuple(config["mean"]), tuple(config["std"]))
-    return net, own, name or asset, tuple(config["classes"])
+    preprocessing = Preprocessing(size, size, tuple(config["mean"]), tuple(config["std"]))
+    return Network(net, preprocessing, name or asset, tuple(config["classes"]))
 
 
 def _timm(name: str, pretrained: bool, n_classes: int | None, size: int | None) -> tuple[nn.Module, Preprocessing]:
@@ -128,8 +139,6 @@ def _torchvision(
 
 def _made(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.Module:
     """A library's network; a download that fails says what to do instead."""
-    import warnings
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchvision warns of how it will start random weights in future
@@ -149,51 +158,3 @@ def _nearest_name(name: str, known: Sequence[str]) -> str:
 
     close = get_close_matches(name, known, n=5, cutoff=0.4)
     return nearest(name, close or list(known)[:8], "models like it")
-
-
-def load_weights(net: nn.Module, path: Path, name: str) -> None:
-    """Put a file's weights into a network. Raises UserError for what is absent, unreadable or of another network."""
-    found = read_weights(path)
-    wanted = net.state_dict()
-    found = {k.removeprefix("module."): v for k, v in found.items()}
-    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
-    extra = [k for k in found if k not in wanted]
-    wrong = [k for k in wanted if k in found and found[k].shape != wanted[k].shape]
-    if wrong and not missing and not extra:
-        k = wrong[0]
-        shapes = f"{tuple(found[k].shape)} instead of {tuple(wanted[k].shape)}"
-        raise UserError(f"{path} does not fit {name}: {k} is {shapes}; model.n_classes may differ")
-    if missing or extra or wrong:
-        clauses = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(extra)}"] * bool(extra)
-        clauses += [f"has {_some(wrong)} in other shapes"] * bool(wrong)
-        raise UserError(f"{path} holds the weights of another network than {name}: it {', '.join(clauses)}")
-    bad = [k for k, v in found.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
-    if bad:
-        raise UserError(f"{path} holds numbers that are not finite, in {_some(bad)}")
-    net.load_state_dict(found, strict=False)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of a .pth file, which is read without running any code in it."""
-    if not path.is_file():
-        raise UserError(f"there is no file of weights at {path} (model.path: .safetensors, .pth or builtin:NAME)")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise UserError(f"{path} holds more than weights, and is not opened; save its state_dict alone") from e
-    except Exception as e:  # truncated, or no such file at all: safetensors and torch have their own errors for it
-        raise UserError(f"{path} is not a readable file of weights: {' '.join(str(e).split())[:120]}") from e
-    for key in ("state_dict", "model", "net"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UserError(f"{path} holds no state_dict (names with tensors)")
-    return dict(found)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,9 +1,9 @@
 """Run a network once up to a module, and from there on as often as needed.
 
-What ran to its end before the module begins is not run again: its outputs are put back in its place, and of these
-only the ones that something later looks at are kept (found by asking autograd once). So any network can be started
-in its middle, with shortcuts, without knowing how it is built. Where the halves do not give the whole network's own
-numbers, the whole is run instead.
+Calls that ended before the module begins are not run again: `SplitNetwork.prefix` records their outputs, and
+`SplitNetwork.suffix` puts these outputs in the calls' places. Only the outputs that later calls use are kept; a run of
+autograd on a sample tells which ones. So any network can be split at any module, shortcuts included, without knowing
+how it is built. Where the two halves do not give the whole network's logits, the whole network is run instead.
 """
 
 from __future__ import annotations
@@ -18,200 +18,205 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-#: Largest difference of logits, relative to the largest, that counts as none: a GPU's last bits differ between calls.
+#: Two sets of logits are equal when they differ by at most this share of the largest: a GPU's last bits vary.
 EQUAL = 1e-5
-Place = tuple[int, int]  # (call, which of its outputs)
+Place = tuple[int, int]  # (index of a call, index of one of its outputs)
 
 
-class _Enough(Exception):
-    """Stops a forward pass."""
+class _Stop(Exception):
+    """Ends a forward pass early."""
 
 
 @dataclass(frozen=True)
-class Branch:
-    """Where a batch stands when the module begins: the tensors that later modules look at, and the module's input."""
+class Features:
+    """A batch of images where the prefix ends: all that the suffix needs to run.
 
-    x: Tensor | None
+    images: the normalised images [n, 3, h, w], where the suffix is the whole network; None elsewhere.
+    kept:   outputs of the prefix that the suffix uses, each [n, ...].
+    input:  what the split module is called with, [n, ...].
+    """
+
+    images: Tensor | None
     kept: dict[Place, Tensor]
-    entry: Tensor
+    input: Tensor
 
     def __len__(self) -> int:
-        return len(self.entry)
+        return len(self.input)
 
-    def take(self, rows: Tensor | slice) -> Branch:
-        """The same for some of the images."""
-        x = None if self.x is None else self.x[rows]
-        return Branch(x, {k: t[rows] for k, t in self.kept.items()}, self.entry[rows])
+    def take(self, rows: Tensor | slice) -> Features:
+        """The features of some of the images."""
+        images = None if self.images is None else self.images[rows]
+        return Features(images, {k: t[rows] for k, t in self.kept.items()}, self.input[rows])
 
     @staticmethod
-    def cat(parts: Sequence[Branch]) -> Branch:
+    def cat(parts: Sequence[Features]) -> Features:
         """Several batches as one."""
-        x = torch.cat([p.x for p in parts if p.x is not None]) if parts[0].x is not None else None
+        images = torch.cat([p.images for p in parts if p.images is not None]) if parts[0].images is not None else None
         kept = {k: torch.cat([p.kept[k] for p in parts]) for k in parts[0].kept}
-        return Branch(x, kept, torch.cat([p.entry for p in parts]))
+        return Features(images, kept, torch.cat([p.input for p in parts]))
 
-    def repeat(self, times: int) -> Branch:
-        """The batch over and over, `times` times."""
+    def repeat(self, times: int) -> Features:
+        """The batch `times` times in a row."""
         if times == 1:
             return self
-        return Branch.cat([self] * times)
+        return Features.cat([self] * times)
 
 
-class Spine:
-    """A network that can be entered at `module`.
+class SplitNetwork:
+    """A network as prefix and suffix: what runs before `module` is first called, and the rest, `module` included.
 
-    sample: one batch of normalised images, to find out with.   fast: False runs the whole network always.
+    sample: a batch of normalised images to learn the split from and to test it on.
+    fast:   False makes the prefix empty, so that every suffix runs the whole network. As an attribute it says whether
+            the network is split: it also becomes False where the halves do not give the whole network's logits.
     """
 
     def __init__(self, net: nn.Module, module: nn.Module, sample: Float[Tensor, "n 3 h w"], fast: bool = True) -> None:
         self.net, self.module, self.size = net, module, tuple(sample.shape[-2:])
-        self._stubs: list[tuple[nn.Module, int]] = []  # (module, which of its calls), in the order they ended
-        self._forms: list[tuple[list[torch.Size | None], TreeSpec]] = []  # of the calls' outputs
-        self._live: frozenset[Place] = frozenset()
+        self._calls: list[tuple[nn.Module, int]] = []  # of the prefix: (module, how often it was called before)
+        self._forms: list[tuple[list[torch.Size | None], TreeSpec]] = []  # shapes and structure of the calls' outputs
+        self._used: frozenset[Place] = frozenset()
         self.fast = True
         self.fast = fast and self._works(sample)
 
     # -- the two halves ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def enter(self, x: Float[Tensor, "n 3 h w"]) -> Branch:
-        """Run a batch up to the module. Where nothing runs before it, the images themselves are kept."""
-        if not self.fast or not self._stubs:
-            return Branch(x, {}, self._entry(x))
-        outputs, entry = self._record(x, [m for m, _ in self._stubs])
-        return Branch(None, {(i, j): tree_flatten(outputs[i])[0][j] for i, j in self._live}, entry)
+    def prefix(self, x: Float[Tensor, "n 3 h w"]) -> Features:
+        """The features of normalised images where the module begins; the images themselves where nothing precedes."""
+        if not self.fast or not self._calls:
+            return Features(x, {}, self._module_input(x))
+        outputs, module_input = self._record(x, [m for m, _ in self._calls])
+        return Features(None, {(i, j): tree_flatten(outputs[i])[0][j] for i, j in self._used}, module_input)
 
-    def leave(self, branch: Branch, output: Tensor | None = None, until: nn.Module | None = None) -> Tensor:
-        """Run from the module on: logits, or the output of `until`. `output`: what the module gives, if it is known."""
-        with self._giving(output), self._stopping(until) as seen:
+    def suffix(self, features: Features, output: Tensor | None = None, until: nn.Module | None = None) -> Tensor:
+        """The network's logits [n, classes] from features on, at the present weights.
+
+        output: taken as the split module's output instead of calling it.   until: stop after this module, and return
+        its output instead of the logits.
+        """
+        with self._with_output(output), self._stop_after(until) as found:
             try:
-                if branch.x is not None:
-                    return self.net(branch.x)
-                with self._restored(branch):
-                    return self.net(self._blank(branch))
-            except _Enough:
-                return seen[0]
+                if features.images is not None:
+                    return self.net(features.images)
+                with self._replaced(features):
+                    return self.net(self._placeholder(features))
+            except _Stop:
+                return found[0]
 
-    # -- finding out -------------------------------------------------------------------------------------------------
+    # -- learning the split ------------------------------------------------------------------------------------------
 
     def _works(self, sample: Tensor) -> bool:
-        """Learn what to keep from a sample, and see that the halves make the whole."""
+        """Learn what to keep from a sample, and compare the halves' logits with the whole network's."""
         try:
             self._learn(sample[:1])
-            branch = self.enter(sample)
+            features = self.prefix(sample)
             with torch.no_grad():
                 whole = self.net(sample)
                 close = EQUAL * float(whole.abs().max())
-                return all(  # twice: nothing kept has changed
-                    float((self.leave(branch) - whole).abs().max()) <= close for _ in range(2)
+                return all(  # twice: the suffix must not have changed what is kept
+                    float((self.suffix(features) - whole).abs().max()) <= close for _ in range(2)
                 )
-        except Exception:  # a network that cannot be cut, for whatever reason, is run whole
+        except Exception:  # a network that cannot be split, for whatever reason, is run whole
             return False
 
     def _learn(self, sample: Tensor) -> None:
-        open_calls: list[tuple[nn.Module, int]] = []
-        counts: dict[nn.Module, int] = {}
-        ended: list[tuple[nn.Module, int, int]] = []  # module, call, depth
-        began: list[bool] = []
-
-        def begin(m: nn.Module, args: Any) -> None:
-            if m is self.module:
-                began.append(True)
-                raise _Enough
-            counts[m] = counts.get(m, 0) + 1
-            open_calls.append((m, counts[m] - 1))
-
-        def end(m: nn.Module, args: Any, out: Any) -> None:
-            _, call = open_calls.pop()
-            depth = len(open_calls)
-            while ended and ended[-1][2] > depth:  # its own parts are covered by it
-                ended.pop()
-            ended.append((m, call, depth))
-
-        with _hooked([*self.net.modules()], begin, end), torch.no_grad(), suppress(_Enough):
-            self.net(sample)
-        if not began:
-            raise ValueError("the module is never called")
-        self._stubs = [(m, call) for m, call, _ in ended]
-        if not self._stubs:
+        self._calls = self._calls_before(sample)
+        if not self._calls:
             return
-        outputs, entry = self._record(sample, [m for m, _ in self._stubs])
+        outputs, module_input = self._record(sample, [m for m, _ in self._calls])
         leaves: dict[Place, Tensor] = {}
         for i, out in enumerate(outputs):
             flat, spec = tree_flatten(out)
             self._forms.append(([o.shape[1:] if isinstance(o, Tensor) else None for o in flat], spec))
             leaves |= {(i, j): o.clone().requires_grad_(True) for j, o in enumerate(flat) if isinstance(o, Tensor)}
-        with torch.enable_grad():  # whoever asks may have switched it off
+        with torch.enable_grad():  # the caller may have switched it off
             kept = {place: leaf.view_as(leaf) for place, leaf in leaves.items()}
-            with self._restored(Branch(None, kept, entry)):
+            with self._replaced(Features(None, kept, module_input)):
                 out = self.net(sample)
             grads = torch.autograd.grad(out.sum(), list(leaves.values()), allow_unused=True)
-        self._live = frozenset(place for place, g in zip(leaves, grads, strict=True) if g is not None)
+        self._used = frozenset(place for place, g in zip(leaves, grads, strict=True) if g is not None)
+
+    def _calls_before(self, sample: Tensor) -> list[tuple[nn.Module, int]]:
+        """Calls that end before the split module begins, without the calls inside them, in the order of their ends."""
+        running: list[tuple[nn.Module, int]] = []
+        counts: dict[nn.Module, int] = {}
+        ended: list[tuple[nn.Module, int, int]] = []  # module, how often it was called before, depth of the call
+        reached: list[bool] = []
+
+        def begin(m: nn.Module, args: Any) -> None:
+            if m is self.module:
+                reached.append(True)
+                raise _Stop
+            counts[m] = counts.get(m, 0) + 1
+            running.append((m, counts[m] - 1))
+
+        def end(m: nn.Module, args: Any, out: Any) -> None:
+            _, call = running.pop()
+            depth = len(running)
+            while ended and ended[-1][2] > depth:  # calls inside this one
+                ended.pop()
+            ended.append((m, call, depth))
+
+        with _hooked([*self.net.modules()], begin, end), torch.no_grad(), suppress(_Stop):
+            self.net(sample)
+        if not reached:
+            raise ValueError("the module is never called")
+        return [(m, call) for m, call, _ in ended]
 
     def _record(self, x: Tensor, modules: Sequence[nn.Module]) -> tuple[list[Any], Tensor]:
-        """Outputs of the calls that end before the module begins, and what it is called with."""
+        """Outputs of the prefix's calls, and the split module's input."""
         outputs: dict[tuple[nn.Module, int], Any] = {}
         counts: dict[nn.Module, int] = {}
-        entry: list[Tensor] = []
 
         def keep(m: nn.Module, args: Any, out: Any) -> None:
             call = counts.get(m, 0)
             counts[m] = call + 1
             outputs[m, call] = out
 
-        def stop(m: nn.Module, args: Any) -> None:
-            entry.append(args[0])
-            raise _Enough
-
         hooks = [m.register_forward_hook(keep) for m in dict.fromkeys(modules)]
-        hooks.append(self.module.register_forward_pre_hook(stop))
         try:
-            self.net(x)
-        except _Enough:
-            pass
+            module_input = self._module_input(x)
         finally:
             for h in hooks:
                 h.remove()
-        return [outputs[stub] for stub in self._stubs], entry[0]
+        return [outputs[call] for call in self._calls], module_input
 
-    def _entry(self, x: Tensor) -> Tensor:
-        seen: list[Tensor] = []
+    def _module_input(self, x: Tensor) -> Tensor:
+        """What the split module is called with; nothing runs after that."""
+        found: list[Tensor] = []
 
         def stop(m: nn.Module, args: Any) -> None:
-            seen.append(args[0])
-            raise _Enough
+            found.append(args[0])
+            raise _Stop
 
         hook = self.module.register_forward_pre_hook(stop)
         try:
-            self.net(x)
-        except _Enough:
-            pass
+            with suppress(_Stop):
+                self.net(x)
         finally:
             hook.remove()
-        return seen[0]
+        return found[0]
 
-    # -- standing in for what has run --------------------------------------------------------------------------------
+    # -- the suffix: recorded outputs in place of calls --------------------------------------------------------------
 
-    def _blank(self, branch: Branch) -> Tensor:
-        """An image batch that nothing looks at, of the right length."""
-        return branch.entry.new_zeros(()).expand(len(branch), 3, *self.size)
+    def _placeholder(self, features: Features) -> Tensor:
+        """A batch of images of the right length, whose values nothing uses."""
+        return features.input.new_zeros(()).expand(len(features), 3, *self.size)
 
     @contextmanager
-    def _restored(self, branch: Branch) -> Iterator[None]:
-        """Modules that have run give what they gave; later calls of the same modules run as ever."""
-        blank = branch.entry.new_zeros(())
+    def _replaced(self, features: Features) -> Iterator[None]:
+        """Inside the block the prefix's calls return the kept outputs; later calls of the same modules run as usual."""
+        zero = features.input.new_zeros(())
         waiting: dict[nn.Module, list[Any]] = {}
-        for i, (m, _) in enumerate(self._stubs):
+        for i, (m, _) in enumerate(self._calls):
             shapes, spec = self._forms[i]
-            flat = [
-                branch.kept[i, j] if (i, j) in branch.kept else None if s is None else blank.expand(len(branch), *s)
-                for j, s in enumerate(shapes)
-            ]
+            blank = [None if s is None else zero.expand(len(features), *s) for s in shapes]
+            flat = [features.kept.get((i, j), blank[j]) for j in range(len(shapes))]
             waiting.setdefault(m, []).append(tree_unflatten(flat, spec))
 
-        def stand_in(m: nn.Module, outs: list[Any]) -> Callable[..., Any]:
+        def replacement(m: nn.Module, outputs: list[Any]) -> Callable[..., Any]:
             own = m.forward
-            left = iter(outs)
+            left = iter(outputs)
 
             def forward(*args: Any, **kwargs: Any) -> Any:
                 for out in left:
@@ -221,15 +226,16 @@ class Spine:
             return forward
 
         try:
-            for m, outs in waiting.items():
-                m.forward = stand_in(m, outs)  # type: ignore[method-assign]
+            for m, outputs in waiting.items():
+                m.forward = replacement(m, outputs)  # type: ignore[method-assign]
             yield
         finally:
             for m in waiting:
                 m.__dict__.pop("forward", None)
 
     @contextmanager
-    def _giving(self, output: Tensor | None) -> Iterator[None]:
+    def _with_output(self, output: Tensor | None) -> Iterator[None]:
+        """Inside the block the split module returns `output` without running; None: it runs."""
         if output is None:
             yield
             return
@@ -240,19 +246,20 @@ class Spine:
             self.module.__dict__.pop("forward", None)
 
     @contextmanager
-    def _stopping(self, until: nn.Module | None) -> Iterator[list[Tensor]]:
-        seen: list[Tensor] = []
+    def _stop_after(self, until: nn.Module | None) -> Iterator[list[Tensor]]:
+        """Inside the block a forward pass ends when `until` has run; the list then holds its output."""
+        found: list[Tensor] = []
         if until is None:
-            yield seen
+            yield found
             return
 
         def stop(m: nn.Module, args: Any, out: Tensor) -> None:
-            seen.append(out)
-            raise _Enough
+            found.append(out)
+            raise _Stop
 
         hook = until.register_forward_hook(stop)
         try:
-            yield seen
+            yield found
         finally:
             hook.remove()
 

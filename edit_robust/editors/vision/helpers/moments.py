@@ -129,7 +129,7 @@ def _compute(
     model: Classifier, layer: str, images: ImageSet, n: int, work: Workspace, chunk: int
 ) -> tuple[Moments, int]:
     """One product of matrices a batch, summed in float64."""
-    spine, at = model.spine(layer), model.layers[layer]
+    network, at = model.split_at(layer), model.layers[layer]
     d = width(at)
     second = torch.zeros(d, d, dtype=torch.float64, device=model.device)
     total = torch.zeros(d, dtype=torch.float64, device=model.device)
@@ -137,7 +137,7 @@ def _compute(
     with work.progress("Second moments", n) as advance:
         for i in range(0, n, chunk):
             some = range(i, min(i + chunk, n))
-            k = pixels(at, spine.enter(model.see([images.load(j) for j in some])).entry).reshape(-1, d).float()
+            k = pixels(at, network.prefix(model.see([images.load(j) for j in some])).input).reshape(-1, d).float()
             second += (k.T @ k).double()
             total += k.sum(0, dtype=torch.float64)
             count += len(k)

@@ -1,121 +1,141 @@
 """Many optimisations of a layer's low-rank change at once: all learning rates from all starts, side by side.
 
-A change U V^T on some kernel taps is a 1 x 1 convolution of the input summed over these taps (see `low_rank`), so the
-input is summed once, and a step of g changes is two small products and the blocks above on g times the images.
+A run is one learning rate from one start. Runs do not touch each other: they are stacked along the batch, and a run
+that is over leaves it. A step of g runs is two small products (see `taps`) and the blocks above on g times the images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, LowRank
-from edit_robust.editors.vision.helpers.pairs import Asked, Selection, right, spans
-from edit_robust.editors.vision.helpers.training import Fit, Training
-from edit_robust.models.vision.classifier import Classifier
-from edit_robust.models.vision.split import Branch, Spine
+from edit_robust.editors.vision.helpers.features import LabelledFeatures, correct, slices
+from edit_robust.editors.vision.helpers.options import Training
+from edit_robust.editors.vision.helpers.selection import Selection
+from edit_robust.editors.vision.helpers.taps import add_changes, expand_to_taps, sum_taps
+from edit_robust.editors.vision.helpers.training import Fit
+from edit_robust.models.vision.split import Features, SplitNetwork
 
-ELEMENTS = 1 << 21  # activations of the edited layer that are computed side by side: more leave the cache
-
-
-def taps(layer: Layer) -> Tensor:
-    """[kh, kw] with 1 at the taps that carry the change: the centre, along an even side the two beside it."""
-    if layer.kind != "conv2d":
-        return torch.ones(1, 1)
-    sides = []
-    for k in layer.weight.shape[2:]:
-        line = torch.zeros(k)
-        line[(k - 1) // 2 : k // 2 + 1] = 1
-        sides.append(line)
-    return sides[0][:, None] * sides[1][None]
-
-
-def spread(layer: Layer, v: Float[Tensor, "c_in r"]) -> Float[Tensor, "d_in r"]:
-    """V over all inputs of the layer's matrix: its rows at the taps, 0 elsewhere."""
-    m = taps(layer).to(v)
-    return (v[:, None, None] * m[None, :, :, None]).reshape(-1, v.shape[1])
-
-
-def tapped(layer: Layer, h: Tensor) -> Float[Tensor, "n c_in p"]:
-    """The input as the change sees it, summed over the taps: one vector an output position."""
-    if layer.kind != "conv2d":
-        return h.reshape(len(h), -1, h.shape[-1]).transpose(1, 2)
-    m: Any = layer.module
-    channels, padding = h.shape[1], m.padding
-    if m.padding_mode != "zeros":
-        h, padding = pad(h, m._reversed_padding_repeated_twice, mode=m.padding_mode), 0
-    kernel = taps(layer).to(h).expand(channels, 1, -1, -1)
-    return conv2d(h, kernel, None, m.stride, padding, m.dilation, channels).flatten(2)
-
-
-def add_changes(
-    layer: Layer,
-    still: Tensor,
-    x: Float[Tensor, "n c_in p"],
-    u: Float[Tensor, "g d_out r"],
-    v: Float[Tensor, "g c_in r"],
-) -> Tensor:
-    """The layer's outputs under g changes, one after the other: [g * n, ...] from the unchanged one's [n, ...]."""
-    g, _, r = v.shape
-    inner = v.transpose(1, 2).reshape(g * r, -1) @ x  # [n, g r, p]
-    change = u[:, None] @ inner.reshape(len(x), g, r, -1).transpose(0, 1)  # [g, n, d_out, p]
-    if layer.kind != "conv2d":
-        change = change.transpose(2, 3)
-    return (still[None] + change.reshape(g, *still.shape)).flatten(0, 1)
+ELEMENTS = 1 << 21  # activations of the edited layer that are computed side by side: more do not fit into the cache
+Starts = tuple[Float[Tensor, "s d_out r"], Float[Tensor, "s c_in r"]]  # U and V of every start
 
 
 @dataclass(frozen=True)
-class Fed:
-    """Images that wait at the layer, with what does not change there: its output, and its input over the taps."""
+class LayerInputs:
+    """Images at the edited layer: features, the unchanged layer's output, and its input summed over the taps."""
 
-    branch: Branch
-    still: Tensor
-    x: Float[Tensor, "n c_in p"]
+    features: Features
+    unchanged: Tensor
+    summed: Float[Tensor, "n c_in p"]
 
     @staticmethod
     @torch.no_grad()
-    def of(layer: Layer, branch: Branch, at_once: int) -> Fed:
-        parts = [branch.entry[s] for s in spans(len(branch), at_once)]
-        return Fed(branch, torch.cat([layer.module(p) for p in parts]), torch.cat([tapped(layer, p) for p in parts]))
+    def of(layer: Layer, features: Features, at_once: int) -> LayerInputs:
+        """From features of a network that is split at the layer, `at_once` images at a time."""
+        parts = [features.input[s] for s in slices(len(features), at_once)]
+        return LayerInputs(
+            features,
+            torch.cat([layer.module(p) for p in parts]),
+            torch.cat([sum_taps(layer, p) for p in parts]),
+        )
 
-    def take(self, rows: slice) -> Fed:
-        return Fed(self.branch.take(rows), self.still[rows], self.x[rows])
+    def take(self, rows: slice) -> LayerInputs:
+        """The same for some of the images."""
+        return LayerInputs(self.features.take(rows), self.unchanged[rows], self.summed[rows])
 
-    def leave(self, spine: Spine, layer: Layer, u: Tensor, v: Tensor, until: torch.nn.Module | None = None) -> Tensor:
-        """[g, n, ...]: what the network makes of the images under each change."""
-        out = add_changes(layer, self.still, self.x, u, v)
-        after = spine.leave(self.branch.repeat(len(u)), out, until)
+    def outputs(
+        self, network: SplitNetwork, layer: Layer, u: Tensor, v: Tensor, until: nn.Module | None = None
+    ) -> Tensor:
+        """Logits, or the output of `until`, under each of g changes: [g, n, ...]."""
+        out = add_changes(layer, self.unchanged, self.summed, u, v)
+        after = network.suffix(self.features.repeat(len(u)), out, until)
         return after.reshape(len(u), -1, *after.shape[1:])
+
+    @property
+    def side_by_side(self) -> int:
+        """How many changes are computed at once for these images."""
+        return max(1, ELEMENTS // max(1, self.unchanged.numel()))
 
 
 @dataclass(frozen=True)
-class Reach:
-    """What the changed block shall give for x': `target`, or what it gives for `clean` under the same change.
+class OutputTarget:
+    """What the block that ends at `end` shall give for x': `target`, or its own output for x under the same change.
 
-    weight: multiplies the difference (of x', broadcast), None: 1.   power: 1 (mean absolute error) or 2 (mean squared).
+    edited: x' at the layer.   clean: x at the layer, where there is no fixed target.   weight: multiplies the
+    difference (broadcast to it; None: 1).   power: 1 for the mean absolute error, 2 for the mean squared error.
     """
 
-    edited: Fed
-    end: torch.nn.Module
+    edited: LayerInputs
+    end: nn.Module
     target: Tensor | None
-    clean: Fed | None
+    clean: LayerInputs | None
     weight: Tensor | None = None
     power: int = 2
 
-    def losses(self, spine: Spine, layer: Layer, u: Tensor, v: Tensor) -> Float[Tensor, " g"]:
+    def losses(self, network: SplitNetwork, layer: Layer, u: Tensor, v: Tensor) -> Float[Tensor, " g"]:
         """The loss of each change."""
-        got = self.edited.leave(spine, layer, u, v, self.end)
-        want = self.target if self.clean is None else self.clean.leave(spine, layer, u, v, self.end)
-        difference = (got - want).float()  # type: ignore[operator]
+        got = self.edited.outputs(network, layer, u, v, self.end)
+        want = self.target if self.clean is None else self.clean.outputs(network, layer, u, v, self.end)
+        assert want is not None
+        difference = (got - want).float()
         if self.weight is not None:
             difference = difference * self.weight
         return (difference.abs() if self.power == 1 else difference.square()).flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class LowRankProblem:
+    """A low-rank change of `layer` to be found: what its block shall give, and what the best change is chosen by.
+
+    network: split at the layer.   train: the images x' of `goal`, whose accuracy is reported.
+    batch_size: images that run at once where no change multiplies them.
+    """
+
+    layer: Layer
+    network: SplitNetwork
+    goal: OutputTarget
+    train: LabelledFeatures
+    selection: Selection
+    batch_size: int
+
+    def losses(self, u: Tensor, v: Tensor) -> Float[Tensor, " g"]:
+        """The loss of each change."""
+        return self.goal.losses(self.network, self.layer, u, v)
+
+    def gradients(self, u: Tensor, v: Tensor, train_v: bool) -> tuple[Float[Tensor, " g"], list[Tensor]]:
+        """Losses, and their gradients by U (and V, where it is trained), in groups of changes that fit into memory."""
+        losses, grads = [], []
+        for s in slices(len(u), self.goal.edited.side_by_side):
+            with torch.enable_grad():
+                a, b = u[s].clone().requires_grad_(True), v[s].clone().requires_grad_(train_v)
+                each = self.losses(a, b)
+                grads.append(torch.autograd.grad(each.sum(), [a, b] if train_v else [a]))
+            losses.append(each.detach())
+        return torch.cat(losses), [torch.cat(g) for g in zip(*grads, strict=True)]
+
+    def accuracies(self, inputs: LayerInputs, labels: Int[Tensor, " n"], u: Tensor, v: Tensor) -> Float[Tensor, " g"]:
+        """Share of images that are classified right under each change."""
+        found = []
+        for s in slices(len(u), inputs.side_by_side):
+            rows = max(1, ELEMENTS // max(1, inputs.unchanged[:1].numel()))  # of one change, should they be too many
+            parts = [
+                correct(
+                    inputs.take(r).outputs(self.network, self.layer, u[s], v[s]),
+                    labels[r].expand(s.stop - s.start, -1),
+                )
+                for r in slices(len(labels), rows)
+            ]
+            found.append(torch.cat(parts, 1).float().mean(1))
+        return torch.cat(found)
+
+    def at_layer(self, images: LabelledFeatures | None) -> LayerInputs | None:
+        """Images of selection at the layer; None where there are none."""
+        return None if images is None else LayerInputs.of(self.layer, images.features, self.batch_size)
 
 
 @dataclass
@@ -146,119 +166,113 @@ class _Steps:
         self.first, self.second = [t[rows] for t in self.first], [t[rows] for t in self.second]
 
 
-@torch.no_grad()
-def optimise(
-    model: Classifier,
-    layer: Layer,
-    spine: Spine,
-    reach: Reach,
-    train: Asked,
-    chosen: Selection,
-    how: Training,
-    starts: tuple[Float[Tensor, "s d_out r"], Float[Tensor, "s c_in r"]],
-    train_v: bool,
-) -> list[Fit | None]:
-    """Every learning rate of `how` from every start, side by side; None for a run that diverges.
+class _Runs:
+    """The runs that go on (u, v, and their indices `active`), and what has been found of all of them.
 
-    Runs do not touch each other: they are stacked along the batch, and a run that is over leaves it. The same numbers,
-    up to rounding, come from one run at a time.
+    best_u, best_v: the best change of each run.   rank: (within the allowed drop, accuracy) of it, -1 before the first.
+    at_step: the step that it was found at.   top: the highest accuracy seen.   diverged: whether numbers became
+    infinite.
     """
-    s = len(starts[0])
-    rates = torch.tensor([lr for lr in how.lrs for _ in range(s)], dtype=torch.float64).clamp_max(1e38).to(starts[0])
-    u, v = (t.repeat(len(how.lrs), 1, 1) for t in starts)
-    kept_u, kept_v = u.clone(), v.clone()
-    params = [u, v] if train_v else [u]
-    steps = _Steps(
-        how, rates[:, None, None], [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
-    )
-    judged = {
-        k: Fed.of(layer, a.branch, model.batch_size) for k, a in (("x'", chosen.edited), ("x", chosen.clean)) if a
-    }
-    runs = torch.arange(len(rates), device=u.device)
-    rank = torch.full((len(rates), 2), -1.0, device=u.device)
-    at_step, diverged = [0] * len(rates), rates > torch.finfo(u.dtype).max / 1e3
-    top = torch.full((len(rates),), chosen.at_start, device=u.device)
-    for step in range(1, how.epochs + 1):
-        losses, grads = _gradients(reach, spine, layer, u, v, train_v)
-        diverged[runs] |= ~torch.isfinite(losses)
-        steps.step([u, v] if train_v else [u], grads)
-        if step % how.check_every and step < how.epochs:
-            continue
-        diverged[runs] |= ~(torch.isfinite(u).all((1, 2)) & torch.isfinite(v).all((1, 2)))
-        if chosen.edited is None:
-            now, within, better = rank[runs, 1], rank[runs, 0], torch.ones_like(runs, dtype=torch.bool)
-        else:
-            now = _accuracies(judged["x'"], chosen.edited, spine, layer, u, v)
-            within = torch.ones_like(now)
-            if chosen.clean is not None:
-                clean = _accuracies(judged["x"], chosen.clean, spine, layer, u, v)
-                within = (chosen.clean_at_start - clean <= (how.max_drop or 0.0)).to(now)
-            better = (within > rank[runs, 0]) | ((within == rank[runs, 0]) & (now > rank[runs, 1]))
-        better &= ~diverged[runs]
-        best = runs[better]
-        kept_u[best], kept_v[best] = u[better], v[better]
-        rank[best] = torch.stack([within, now], 1)[better]
+
+    def __init__(self, problem: LowRankProblem, training: Training, starts: Starts) -> None:
+        self.problem, self.training = problem, training
+        n = len(training.lrs)
+        self.u, self.v = (t.repeat(n, 1, 1) for t in starts)
+        self.lrs = [lr for lr in training.lrs for _ in range(len(starts[0]))]
+        self.rates = torch.tensor(self.lrs, dtype=torch.float64).clamp_max(1e38).to(starts[0])
+        self.active = torch.arange(len(self.lrs), device=self.u.device)
+        self.best_u, self.best_v = self.u.clone(), self.v.clone()
+        self.rank = torch.full((len(self.lrs), 2), -1.0, device=self.u.device)
+        self.at_step = [0] * len(self.lrs)
+        self.diverged = self.rates > torch.finfo(self.u.dtype).max / 1e3
+        self.top = torch.full((len(self.lrs),), problem.selection.at_start, device=self.u.device)
+        self._edited, self._clean = (problem.at_layer(x) for x in (problem.selection.edited, problem.selection.clean))
+
+    def note_losses(self, losses: Float[Tensor, " g"]) -> None:
+        """A run whose loss is not finite has diverged."""
+        self.diverged[self.active] |= ~torch.isfinite(losses)
+
+    def compare(self, step: int) -> Tensor:
+        """Keep the present changes that are the best of their runs so far. -> which of the active runs go on"""
+        active = self.active
+        self.diverged[active] |= ~(torch.isfinite(self.u).all((1, 2)) & torch.isfinite(self.v).all((1, 2)))
+        now, within, better = self._accuracies()
+        better &= ~self.diverged[active]
+        best = active[better]
+        self.best_u[best], self.best_v[best] = self.u[better], self.v[better]
+        self.rank[best] = torch.stack([within, now], 1)[better]
         for i in best.tolist():
-            at_step[i] = step
-        top[runs] = torch.fmax(top[runs], now)
-        on = ~diverged[runs] & ~(now < top[runs] / 2)
-        if not bool(on.all()):
-            runs, u, v = runs[on], u[on], v[on]
-            steps.keep(on)
-        if not len(runs):
-            break
-    known = chosen.edited is not None
-    fits: list[Fit | None] = []
-    for i in range(len(rates)):
-        one = slice(i, i + 1)
-        ok = not diverged[i] and at_step[i] > 0
-        loss = float(reach.losses(spine, layer, kept_u[one], kept_v[one])) if ok else float("nan")
+            self.at_step[i] = step
+        self.top[active] = torch.fmax(self.top[active], now)
+        return ~self.diverged[active] & ~(now < self.top[active] / 2)
+
+    def _accuracies(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the active runs: accuracy, whether the clean images keep theirs (1 or 0), whether both beat the best."""
+        chosen, rank = self.problem.selection, self.rank[self.active]
+        if chosen.edited is None or self._edited is None:
+            return rank[:, 1], rank[:, 0], torch.ones_like(self.active, dtype=torch.bool)
+        now = self.problem.accuracies(self._edited, chosen.edited.labels, self.u, self.v)
+        within = torch.ones_like(now)
+        if chosen.clean is not None and self._clean is not None:
+            clean = self.problem.accuracies(self._clean, chosen.clean.labels, self.u, self.v)
+            within = (chosen.clean_at_start - clean <= (self.training.max_drop or 0.0)).to(now)
+        return now, within, (within > rank[:, 0]) | ((within == rank[:, 0]) & (now > rank[:, 1]))
+
+    def keep(self, on: Tensor) -> None:
+        """Let only some of the active runs go on."""
+        self.active, self.u, self.v = self.active[on], self.u[on], self.v[on]
+
+    def fit(self, i: int) -> Fit | None:
+        """What run i has found; None where it has diverged."""
+        if self.diverged[i] or not self.at_step[i]:
+            return None
+        problem, u, v = self.problem, self.best_u[i : i + 1], self.best_v[i : i + 1]
+        loss = float(problem.losses(u, v))
         if loss != loss or loss == float("inf"):
-            fits.append(None)
-            continue
-        delta = Delta({layer.weight_name: LowRank(kept_u[i].float().clone(), spread(layer, kept_v[i]).float())})
-        told = float(_accuracies(reach.edited, train, spine, layer, kept_u[one], kept_v[one]))
-        score = float(rank[i, 1]) if known else float("nan")
-        fits.append(Fit(delta, how.lrs[i // s], at_step[i], loss, score, told, not known or bool(rank[i, 0])))
-    return fits
-
-
-def _side_by_side(fed: Fed) -> int:
-    """How many changes fit beside each other for these images."""
-    return max(1, ELEMENTS // max(1, fed.still.numel()))
-
-
-def _gradients(
-    reach: Reach, spine: Spine, layer: Layer, u: Tensor, v: Tensor, train_v: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """Losses [g] and their gradients, in groups that fit into memory."""
-    losses, grads = [], []
-    for s in spans(len(u), _side_by_side(reach.edited)):
-        with torch.enable_grad():
-            a, b = u[s].clone().requires_grad_(True), v[s].clone().requires_grad_(train_v)
-            each = reach.losses(spine, layer, a, b)
-            grads.append(torch.autograd.grad(each.sum(), [a, b] if train_v else [a]))
-        losses.append(each.detach())
-    return torch.cat(losses), [torch.cat(g) for g in zip(*grads, strict=True)]
-
-
-def _accuracies(fed: Fed, asked: Asked, spine: Spine, layer: Layer, u: Tensor, v: Tensor) -> Float[Tensor, " g"]:
-    """Share of right answers under each change."""
-    found = []
-    for s in spans(len(u), _side_by_side(fed)):
-        rows = max(1, ELEMENTS // max(1, fed.still[:1].numel()))  # of one change, should they be too many
-        parts = [
-            right(fed.take(r).leave(spine, layer, u[s], v[s]), asked.labels[r].expand(s.stop - s.start, -1))
-            for r in spans(len(asked), rows)
-        ]
-        found.append(torch.cat(parts, 1).float().mean(1))
-    return torch.cat(found)
+            return None
+        term = LowRank(u[0].float().clone(), expand_to_taps(problem.layer, v[0]).float())
+        known = problem.selection.edited is not None
+        return Fit(
+            Delta({problem.layer.weight_name: term}),
+            self.lrs[i],
+            self.at_step[i],
+            loss,
+            float(self.rank[i, 1]) if known else float("nan"),
+            float(problem.accuracies(problem.goal.edited, problem.train.labels, u, v)),
+            not known or bool(self.rank[i, 0]),
+        )
 
 
 @torch.no_grad()
-def goal(spine: Spine, clean: Fed, end: torch.nn.Module) -> Tensor:
-    """f_<=l(x) at the present weights."""
-    return spine.leave(clean.branch, clean.still, end)
+def optimise(problem: LowRankProblem, training: Training, starts: Starts, train_v: bool) -> list[Fit | None]:
+    """Every learning rate of `training` from every start; None for a run that diverges.
+
+    The same numbers, up to rounding, come from one run at a time. train_v: False keeps V fixed.
+    """
+    runs = _Runs(problem, training, starts)
+    moved = [runs.u, runs.v] if train_v else [runs.u]
+    steps = _Steps(
+        training, runs.rates[:, None, None], [torch.zeros_like(p) for p in moved], [torch.zeros_like(p) for p in moved]
+    )
+    for step in range(1, training.epochs + 1):
+        losses, grads = problem.gradients(runs.u, runs.v, train_v)
+        runs.note_losses(losses)
+        steps.step([runs.u, runs.v] if train_v else [runs.u], grads)
+        if step % training.check_every and step < training.epochs:
+            continue
+        on = runs.compare(step)
+        if not bool(on.all()):
+            runs.keep(on)
+            steps.keep(on)
+        if not len(runs.active):
+            break
+    return [runs.fit(i) for i in range(len(runs.lrs))]
+
+
+@torch.no_grad()
+def clean_output(network: SplitNetwork, clean: LayerInputs, end: nn.Module) -> Tensor:
+    """f_<=l(x), the output of the block that ends at `end`, at the present weights."""
+    return network.suffix(clean.features, clean.unchanged, end)
 
 
 def best_of(fits: Sequence[Fit | None]) -> Fit | None:

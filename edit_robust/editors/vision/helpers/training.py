@@ -8,64 +8,22 @@ its best, and the weights with the best accuracy kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from edit_robust.core import Delta, UserError
-from edit_robust.editors.base import check_numbers
-from edit_robust.editors.vision.helpers.pairs import Asked, Select, Selection, accuracy, spans
+from edit_robust.core import Delta
+from edit_robust.editors.vision.helpers.features import LabelledFeatures, accuracy, slices
+from edit_robust.editors.vision.helpers.options import Training
+from edit_robust.editors.vision.helpers.selection import Selection
 from edit_robust.models.vision.classifier import Classifier
-from edit_robust.models.vision.split import Spine
+from edit_robust.models.vision.split import SplitNetwork
 
 Rows = Tensor | slice
 
-GRID = tuple(10.0**e for e in range(-5, 3))  # 1e-5 .. 100
-CLIP = 1.0  # of the gradient, in PAINT's recipe
-
-
-@dataclass(frozen=True)
-class Training:
-    """How weights are trained and which of them are kept.
-
-    lrs: learning rates to choose among.   epochs: passes over the pairs, at most.   check_every: steps between looks at
-    the selection.   max_drop: prefer weights that cost the clean images at most this accuracy.
-    optimizer: sgd | adam | paint (AdamW with linear warm-up, cosine and clipping: mlfoundations/patching).
-    """
-
-    lrs: tuple[float, ...]
-    epochs: int
-    check_every: int = 10
-    select: Select = "search"
-    max_drop: float | None = None
-    optimizer: Literal["sgd", "adam", "paint"] = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    batch_size: int | None = None
-    warmup: int = 500
-
-    def __post_init__(self) -> None:
-        whole = {"max_epochs": self.epochs, "check_every": self.check_every}
-        rest = {"momentum": self.momentum, "weight_decay": self.weight_decay, "warmup": self.warmup}
-        if self.max_drop is not None:
-            rest["max_drop"] = self.max_drop
-        if self.batch_size is not None:
-            whole["batch_size"] = self.batch_size
-        check_numbers({**{k: float(v) for k, v in whole.items()}}, rest)
-        if self.select == "none" and len(self.lrs) > 1:
-            raise UserError("editor.select=none keeps the last weights: it needs one editor.lr, not a search")
-
-
-def learning_rates(lr: float | str, grid: Sequence[float] | None) -> tuple[float, ...]:
-    """The rates to try: one, or the grid (null: the paper's, 1e-5 to 100)."""
-    found = tuple(GRID if grid is None else grid) if isinstance(lr, str) else (lr,)
-    if not found or not all(x > 0 and math.isfinite(x) for x in found):
-        raise UserError(f"editor.lr={lr}, editor.lr_grid={grid}: learning rates must be numbers above 0")
-    return tuple(float(x) for x in found)
-
+CLIP = 1.0  # of the gradient's norm, in PAINT's recipe
 
 #: Mean loss over some of the pairs at the present weights, with its gradient.
 Loss = Callable[[Rows], Tensor]
@@ -73,19 +31,27 @@ Loss = Callable[[Rows], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """What to train: parameters, their loss over n pairs, the training images for the report, and what to do with the
-    weights after a step (`settle(step)`)."""
+    """What is trained, and for what.
 
-    spine: Spine
+    names: parameters to train.   loss: their mean loss over rows of the pairs.   train: the training images x', whose
+    accuracy is reported.   after_step: called with the number of each step (from 1) when it is done.
+    """
+
+    network: SplitNetwork
     names: tuple[str, ...]
     loss: Loss
-    train: Asked
-    settle: Callable[[int], None] | None = None
+    train: LabelledFeatures
+    selection: Selection
+    after_step: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What one learning rate led to. within: the clean images' accuracy dropped by no more than is allowed."""
+    """The weights that one learning rate led to, as a change.
+
+    step: at which they were taken.   loss, train_accuracy: on the training pairs.   accuracy: on the images of
+    selection, NaN where there are none.   within: whether the clean images' accuracy dropped by no more than allowed.
+    """
 
     delta: Delta
     lr: float
@@ -102,6 +68,7 @@ class Fit:
 
     @property
     def info(self) -> dict[str, float]:
+        """The numbers of the fit that are finite, by the names they are recorded under."""
         found = {
             "edit_loss": self.loss,
             "edit_steps": float(self.step),
@@ -113,80 +80,87 @@ class Fit:
         return {k: v for k, v in found.items() if math.isfinite(v)}
 
 
-def search(
-    model: Classifier, objective: Objective, chosen: Selection, how: Training, generator: torch.Generator
-) -> Fit | None:
-    """The best of the learning rates, None where every one of them diverges."""
+def search(model: Classifier, objective: Objective, training: Training, generator: torch.Generator) -> Fit | None:
+    """The best fit of all learning rates; None where every one of them diverges. The model is left as found."""
     best: Fit | None = None
     start = generator.get_state()
-    for lr in how.lrs:
+    for lr in training.lrs:
         generator.set_state(start)  # every learning rate sees the same batches
         with model.scratch(objective.names):
-            fit = train(model, objective, chosen, how, lr, generator)
+            fit = train(model, objective, training, lr, generator)
         if fit is not None and (best is None or fit.rank > best.rank):
             best = fit
     return best
 
 
 def train(
-    model: Classifier, objective: Objective, chosen: Selection, how: Training, lr: float, generator: torch.Generator
+    model: Classifier, objective: Objective, training: Training, lr: float, generator: torch.Generator
 ) -> Fit | None:
     """Train with one learning rate; None when loss or weights stop being finite. Inside `scratch` only."""
     params = {n: model.param(n) for n in objective.names}
     before = model.snapshot(objective.names)
     if lr > torch.finfo(model.dtype).max / 1e3:  # the optimisers themselves could not count with it
         return None
-    n, size = len(objective.train), how.batch_size or len(objective.train)
-    steps = how.epochs * math.ceil(n / size)
-    optimiser, rate = _optimiser(params, how, lr, steps)
+    n, size = len(objective.train), training.batch_size or len(objective.train)
+    steps = training.epochs * math.ceil(n / size)
+    optimiser, rate = _optimiser(params, training, lr, steps)
+    chosen = objective.selection
     top, kept, kept_step, rank = chosen.at_start, None, 0, (False, -1.0)
-    for step, rows in enumerate(_batches(n, size, how.epochs, generator), start=1):
+    for step, rows in enumerate(_batches(n, size, training.epochs, generator), start=1):
         for group in optimiser.param_groups:
             group["lr"] = rate(step)
         optimiser.zero_grad(set_to_none=True)
         if not math.isfinite(_backward(model, objective.loss, rows, n)):
             return None
-        if how.optimizer == "paint":
+        if training.optimizer == "paint":
             torch.nn.utils.clip_grad_norm_(list(params.values()), CLIP)
         optimiser.step()
-        if objective.settle:
-            objective.settle(step)
-        if step % how.check_every and step < steps:
+        if objective.after_step:
+            objective.after_step(step)
+        if step % training.check_every and step < steps:
             continue
         if not all(bool(torch.isfinite(p).all()) for p in params.values()):
             return None
-        now, within = _standing(model, objective.spine, chosen, how)
+        now, within = _accuracies(model, objective.network, chosen, training)
         if chosen.edited is None or (within, now) > rank:
             rank, kept_step = (within, now), step
             kept = {k: p.detach().clone() for k, p in params.items()}
         top = max(top, now)
         if now < top / 2:
             break
-    assert kept is not None  # the last step is always looked at
+    assert kept is not None  # weights are compared at the last step in any case
     with torch.no_grad():
         for k, value in kept.items():
             params[k].copy_(value)
-        parts = list(spans(n, model.batch_size))
-        loss = sum(float(objective.loss(s)) * (s.stop - s.start) for s in parts) / n
+        loss = _mean_loss(model, objective, n)
     if not math.isfinite(loss):
         return None
-    told = accuracy(model, objective.spine, objective.train)
-    return Fit(model.difference(before), lr, kept_step, loss, rank[1] if chosen.edited else math.nan, told, rank[0])
+    found = rank[1] if chosen.edited else math.nan
+    train_accuracy = accuracy(model, objective.network, objective.train)
+    return Fit(model.difference(before), lr, kept_step, loss, found, train_accuracy, rank[0])
 
 
-def _standing(model: Classifier, spine: Spine, chosen: Selection, how: Training) -> tuple[float, bool]:
-    """Accuracy of selection, and whether the clean images keep theirs."""
+def _accuracies(model: Classifier, network: SplitNetwork, chosen: Selection, training: Training) -> tuple[float, bool]:
+    """Accuracy on the edited images of selection, and whether the clean ones keep theirs."""
     if chosen.edited is None:
         return math.nan, True
-    within = chosen.clean is None or chosen.clean_at_start - accuracy(model, spine, chosen.clean) <= (how.max_drop or 0)
-    return accuracy(model, spine, chosen.edited), within
+    within = chosen.clean is None or chosen.clean_at_start - accuracy(model, network, chosen.clean) <= (
+        training.max_drop or 0
+    )
+    return accuracy(model, network, chosen.edited), within
+
+
+def _mean_loss(model: Classifier, objective: Objective, n: int) -> float:
+    """The loss over all pairs, in parts that fit into memory."""
+    parts = list(slices(n, model.batch_size))
+    return sum(float(objective.loss(s)) * (s.stop - s.start) for s in parts) / n
 
 
 def _backward(model: Classifier, loss: Loss, rows: Rows, n: int) -> float:
     """Gradient of the mean loss over the rows, in parts that fit into memory. -> the loss"""
     size = n if isinstance(rows, slice) else len(rows)
     total = 0.0
-    for s in spans(size, model.batch_size):
+    for s in slices(size, model.batch_size):
         part = loss(s if isinstance(rows, slice) else rows[s]) * ((s.stop - s.start) / size)
         part.backward()
         total += float(part.detach())
@@ -203,22 +177,22 @@ def _batches(n: int, size: int, epochs: int, generator: torch.Generator) -> Iter
 
 
 def _optimiser(
-    params: dict[str, torch.nn.Parameter], how: Training, lr: float, steps: int
+    params: dict[str, torch.nn.Parameter], training: Training, lr: float, steps: int
 ) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
     """The optimiser, and the learning rate of each step (from 1)."""
     decayed = [p for n, p in params.items() if "weight" in n]
     others = [p for n, p in params.items() if "weight" not in n]
-    if how.optimizer == "paint":
-        rest = max(steps - how.warmup, 1)
+    if training.optimizer == "paint":
+        rest = max(steps - training.warmup, 1)
 
         def rate(step: int) -> float:
-            if step <= how.warmup:
-                return lr * step / how.warmup
-            return lr * 0.5 * (1 + math.cos(math.pi * (step - 1 - how.warmup) / rest))
+            if step <= training.warmup:
+                return lr * step / training.warmup
+            return lr * 0.5 * (1 + math.cos(math.pi * (step - 1 - training.warmup) / rest))
 
-        return torch.optim.AdamW(params.values(), lr=lr, weight_decay=how.weight_decay), rate
-    groups = [{"params": decayed, "weight_decay": how.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(params.values(), lr=lr, weight_decay=training.weight_decay), rate
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
-    if how.optimizer == "adam":
+    if training.optimizer == "adam":
         return torch.optim.Adam(groups, lr=lr), lambda step: lr
-    return torch.optim.SGD(groups, lr=lr, momentum=how.momentum), lambda step: lr
+    return torch.optim.SGD(groups, lr=lr, momentum=training.momentum), lambda step: lr
