@@ -18,8 +18,8 @@ MOMENTS = (
     ("constrained_", "original within 1 point"),
 )
 RATES = (
-    ("edit_accuracy", "images of the edit", "images of the edit"),
-    ("original_accuracy", "original task", "original task"),
+    ("edit_accuracy", "images of the edit", "edit"),
+    ("original_accuracy", "original task", "original"),
 )
 PENALTIES = (
     ("original_ood_penalty", "original task under corruptions (eq. 1)", "eq. 1"),

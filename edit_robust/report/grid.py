@@ -76,12 +76,18 @@ def rows(columns: Iterable[Column], moments: Sequence[str]) -> tuple[Row, ...]:
     return tuple((label, tuple(cells)) for label, cells in found.items())
 
 
-def side_by_side(runs: Sequence[Summarised]) -> tuple[list[str], list[list[str]]]:
-    """(headings, a line of cells for each run): the numbers that have a short heading, in the order they come."""
+def side_by_side(runs: Sequence[Summarised], bare: bool = False) -> tuple[list[str], list[list[str]]]:
+    """(headings, a line of cells for each run): the numbers that have a short heading, in the order they come.
+
+    bare: the percent signs stand in the headings, so that the table gets narrow.
+    """
     lines: list[dict[str, str]] = [{} for _ in runs]
     for run, line in zip(runs, lines, strict=True):
         for column in columns_of(run):
-            if column.short and column.value is not None:
-                line.setdefault(column.short, cell(column, brief=True))
-    headings = list(dict.fromkeys(short for line in lines for short in line))
-    return headings, [[line.get(short, "") for short in headings] for line in lines]
+            text, heading = cell(column, brief=True), column.short
+            if bare and text.endswith(" %"):
+                text, heading = text.removesuffix(" %"), f"{heading} %"
+            if column.short and text:
+                line.setdefault(heading, text)
+    headings = list(dict.fromkeys(heading for line in lines for heading in line))
+    return headings, [[line.get(heading, "") for heading in headings] for line in lines]

@@ -171,6 +171,8 @@ def test_a_table_is_made_of_columns_alone() -> None:
     headings, lines = side_by_side(runs)
     assert headings == ["ROUGE", "ES", "PS", "NS", "S", "forgotten", "perplexity", "drift"]
     assert lines[0] == ["40.0 %", *[""] * 7] and lines[1][1] == "98.0 %" and lines[1][-2:] == ["9.7", "17.3"]
+    headings, lines = side_by_side(runs, bare=True)
+    assert headings[:2] == ["ROUGE %", "ES %"] and headings[-1] == "drift" and lines[1][1] == "98.0"
 
 
 def test_one_run_of_words_and_images() -> None:
