@@ -10,6 +10,8 @@ import typer
 from edit_robust.messages import exit_code, explain
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from edit_robust.runs.reader import Run
 
 app = typer.Typer(
@@ -56,7 +58,7 @@ def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `ru
 
 @app.command()
 def ls(
-    what: Annotated[str, typer.Argument(help="models, editors, tasks, layers, corruptions, experiments or runs")],
+    what: Annotated[str, typer.Argument(help="models, editors, tasks, measures, layers, corruptions, runs, ...")],
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """List what there is to choose from, or the runs so far."""
@@ -65,7 +67,8 @@ def ls(
 
     from edit_robust.config.compose import choices
 
-    groups = {g + "s": g for g in ("model", "editor", "task", "layer", "corruption", "experiment", "tracker")}
+    named = ("model", "editor", "task", "layer", "measure", "corruption", "experiment", "tracker")
+    groups = {g + "s": g for g in named}
     groups["trajectories"] = "trajectory"
     console = Console()
     if what == "runs":
@@ -78,11 +81,15 @@ def ls(
     table = Table(box=None, pad_edge=False)
     table.add_column(groups[what], style="bold", no_wrap=True)
     table.add_column("")
+    needs = _needs_of(groups[what])
+    if what == "measures":
+        table.add_column("needs")
     for name, about in choices(groups[what]).items():
-        table.add_row(name, about)
+        table.add_row(name, about, *([needs.get(name, "")] if what == "measures" else []))
     console.print(table)
     if what == "tasks":
-        _print_needs(console)
+        for name, text in needs.items():
+            console.print(f"\n[bold]{name}[/bold]\n{text}", highlight=False)
 
 
 @app.command()
@@ -95,10 +102,10 @@ def figure(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Draw figures of runs as PNG and PDF, several runs overlaid. Without a name: of all complete runs."""
-    from edit_robust.figures import draw_all
+    from edit_robust.figures import RunData, draw_all
 
     runs = _find(names, outputs)
-    drawn = draw_all([r.data() for r in runs], out or outputs / "figures", only)
+    drawn = draw_all([RunData.of(r) for r in runs], out or outputs / "figures", only)
     if not drawn:
         from edit_robust.core.errors import UserError
 
@@ -114,10 +121,11 @@ def report(
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Write one self-contained HTML page about runs. Without a name: about all complete runs."""
+    from edit_robust.figures.frame import RunData
     from edit_robust.report import write_report
 
     runs = _find(names, outputs)
-    typer.echo(write_report([r.data() for r in runs], out or outputs / "report.html"))
+    typer.echo(write_report([RunData.of(r) for r in runs], out or outputs / "report.html"))
 
 
 @app.command()
@@ -152,43 +160,40 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
     return list(found.values())
 
 
-def _runs_table(outputs: Path):  # type: ignore[no-untyped-def]
+def _runs_table(outputs: Path) -> Table:
+    """All runs with their state and the numbers that have a short heading."""
     from rich.table import Table
 
+    from edit_robust.report.grid import side_by_side
     from edit_robust.runs.reader import list_runs
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "status", "edits"):
-        table.add_column(column, no_wrap=column != "run", overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", min_width=20, overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("edits", no_wrap=True)
     runs = list_runs(outputs)
-    columns = {"ES": ("ES", 1), "PS": ("PS", 1), "NS": ("NS", 1), "S": ("S", 1), "forgotten %": ("forgotten_pct", 1)}
-    if any("edit_accuracy" in r.summary for r in runs):
-        columns |= {"edit %": ("edit_accuracy", 100), "original %": ("original_accuracy", 100)}
-        columns |= {"eq. 1": ("original_ood_penalty", 100), "eq. 2": ("editing_ood_penalty", 100)}
-        columns = {k: v for k, v in columns.items() if any(v[0] in r.summary for r in runs)}
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for r in runs:
-        s, status = r.summary, r.status
-        found = [(s.get(key), unit) for key, unit in columns.values()]
-        numbers = [None if v is None else v * unit for v, unit in found]
-        table.add_row(
-            r.id,
-            str(status.get("status", "?")),
-            str(s.get("n_edits", status.get("points", ""))),
-            *("" if v is None else f"{v:.1f}" for v in numbers),
-        )
+    headings, lines = side_by_side(runs, bare=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
+    for r, cells in zip(runs, lines, strict=True):
+        status = r.status
+        made = r.summary.get("n_edits", status.get("points", ""))
+        table.add_row(r.id, str(status.get("status", "?")), str(made), *cells)
     return table
 
 
-def _print_needs(console) -> None:  # type: ignore[no-untyped-def]
-    from edit_robust.config.check import target_of
-    from edit_robust.config.compose import choices, compose
+def _needs_of(group: str) -> dict[str, str]:
+    """What the choices of a group need, where they say so: of the user (tasks), of model and task (measures)."""
+    from edit_robust.config.compose import choices, own_nodes
+    from edit_robust.config.nodes import target_of
 
-    for name in choices("task"):
-        target = target_of({"_target_": compose([f"task={name}"]).task._target_}, "task")
-        if needs := getattr(target, "needs", ""):
-            console.print(f"\n[bold]{name}[/bold]\n{needs}", highlight=False)
+    found = {}
+    for name in choices(group):
+        for node in own_nodes(group, name):
+            needs = str(getattr(target_of(node, group), "needs", "")) if group in ("task", "measure") else ""
+            if needs:
+                found[name] = needs
+    return found
 
 
 def main() -> None:

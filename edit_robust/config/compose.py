@@ -36,6 +36,14 @@ def choices(group: str) -> dict[str, str]:
     return found
 
 
+def own_nodes(group: str, name: str) -> list[dict[str, Any]]:
+    """The nodes with a constructor in a choice's own file: one as a rule, none for a bundle of other choices."""
+    import yaml
+
+    found = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    return [node for node in (found, *found.values()) if isinstance(node, dict) and "_target_" in node]
+
+
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None, with_hydra: bool = False) -> DictConfig:
     """The config of one job, with Hydra's own part on request. Raises UserError with the nearest valid choice."""
     from hydra import compose as hydra_compose

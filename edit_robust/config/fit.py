@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edit_robust.config.compose import as_plain, choices, compose, conf_dir
+from edit_robust.config.compose import as_plain, choices, compose, own_nodes
 from edit_robust.config.nodes import model_name, target_of
 from edit_robust.core.errors import UserError, nearest
 
@@ -68,10 +68,7 @@ def _check_corruption(values: Mapping[str, Any]) -> None:
 
 def _choice(group: str, name: str) -> Any:
     """The constructor of a choice of a group."""
-    import yaml
-
-    found = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    return target_of(found, group)
+    return target_of(own_nodes(group, name)[0], group)
 
 
 def partners(group: str, name: str) -> list[str]:

@@ -97,6 +97,8 @@ def main(argv: Sequence[str]) -> list[BaseException]:
     """
     import hydra
 
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # modules of one's own are named by `_target_`
     args = _parse(argv)
     if not (args.help or args.hydra_help or args.shell_completion):
         if args.config_dir and not Path(args.config_dir).is_dir():

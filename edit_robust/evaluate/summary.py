@@ -64,6 +64,14 @@ def known_columns(results: Results) -> list[Column]:
     return columns_of(BUILTIN, results)
 
 
+def summarise(
+    records: pd.DataFrame, seconds: Mapping[str, float] | None = None, memory: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The flat summary of records alone, by all built-in measures."""
+    records = records if "request" in records else records.assign(request="")
+    return flat(columns_of(BUILTIN, RecordsAlone(records.assign(request=records.request.fillna(""))), seconds, memory))
+
+
 def flat(columns: Sequence[Column]) -> dict[str, Any]:
     """Columns as they stand in summary.json: each interval beside its value."""
     out: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from edit_robust.config.launch import experiment
 from edit_robust.messages import Ui
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runner import Experiment, execute
-from edit_robust.runs import folder as store
+from edit_robust.runs import files, folder, ledger
 from edit_robust.runs.reader import Run
 
 VALUES = ["editor.v_num_grad_steps=3", "editor.mom2_n_samples=4", "editor.context_templates=bare"]
@@ -119,7 +119,7 @@ class KilledError(BaseException):
 def fuse(after: int, half: bool = False, error: BaseException | None = None) -> Iterator[None]:
     """Let writing to disk number `after` fail: before the file takes its name, or in the middle of an appended line."""
     left = [after]
-    append, sync = store._append, os.fsync
+    append, sync = files.append, os.fsync
 
     def burnt() -> bool:
         left[0] -= 1
@@ -139,7 +139,8 @@ def fuse(after: int, half: bool = False, error: BaseException | None = None) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", bad_sync)
-        patch.setattr(store, "_append", bad_append)
+        for module in (folder, ledger):
+            patch.setattr(module, "append", bad_append)
         yield
 
 

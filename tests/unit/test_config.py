@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
-from edit_robust.config import check, identity
-from edit_robust.config.check import bind, build
+from edit_robust.config import identity, nodes
 from edit_robust.config.compose import expand
 from edit_robust.config.identity import run_id
+from edit_robust.config.nodes import bind, build
 from edit_robust.core import UserError
 from edit_robust.core.options import Aside, DataFile
 
@@ -42,7 +42,7 @@ def node(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (check, identity):
+    for module in (nodes, identity):
         monkeypatch.setattr(module, "target_of", lambda node, path: Thing)
 
 

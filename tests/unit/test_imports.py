@@ -1,106 +1,160 @@
-"""Imports run one way, and what is quick to start stays quick."""
+"""Imports run one way, there are no circles, files and functions stay short, and what is quick to start stays quick."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.imports import between, circles, graph, imported, modules, rooms
 
 import edit_robust
 
 ROOT = Path(edit_robust.__file__).parent
-HEAVY = {"transformers", "timm", "open_clip", "hydra", "omegaconf", "datasets", "wandb", "matplotlib"}
+EDGES, ROOM = graph(ROOT), rooms(ROOT)
+HEAVY = ("transformers", "timm", "open_clip", "hydra", "omegaconf", "datasets", "wandb", "matplotlib")
 
 
-def modules(package: str) -> list[Path]:
-    path = ROOT / package
-    found = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    assert found and all(p.is_file() for p in found), package
-    return found
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it, also for type checking alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def offenders(package: str, *forbidden: str) -> list[str]:
+def offenders(room: str, *forbidden: str) -> list[str]:
+    """Imports of forbidden libraries or rooms by the files of a room."""
     return [
-        f"{p.relative_to(ROOT)} imports {name}"
-        for p in modules(package)
-        for name in imported(p)
-        for f in forbidden
-        if name == f or name.startswith(f"{f}.")
+        f"{name} imports {other}"
+        for name, path in modules(ROOT).items()
+        if ROOM[name] == f"edit_robust.{room}"
+        for other in imported(path)
+        if any(other == f or other.startswith(f"{f}.") for f in forbidden)
     ]
 
 
-def ours(*names: str) -> list[str]:
-    return [f"edit_robust.{n}" for n in names]
+def test_there_are_no_circles_among_files() -> None:
+    assert circles(EDGES) == []
 
 
-ABOVE = ours(
-    "trajectories",
-    "runner",
-    "evaluate",
-    "config",
-    "cli",
-    "runs",
-    "figures",
-    "report",
-    "trackers",
-)
-
-
-def test_the_core_knows_no_model_library() -> None:
-    assert not offenders("core", *HEAVY, *ABOVE, *ours("models", "editors", "tasks", "shifts"))
+def test_there_are_no_circles_among_rooms() -> None:
+    """The rooms are the folders: none can be left out."""
+    assert circles(between({k: v for k, v in EDGES.items() if k != "edit_robust"}, ROOM)) == []
 
 
 @pytest.mark.parametrize(
-    ("package", "siblings"),
+    "how", ["import planted.b", "def f():\n    import planted.b", "if False:\n    from planted import b"]
+)
+def test_a_planted_circle_is_found(tmp_path: Path, how: str) -> None:
+    (tmp_path / "planted").mkdir()
+    for name, text in {"__init__": "", "a": how, "b": "from planted import c", "c": "from planted.a import x"}.items():
+        (tmp_path / "planted" / f"{name}.py").write_text(text)
+    assert circles(graph(tmp_path / "planted")) == [["planted.a", "planted.b", "planted.c"]]
+
+
+def test_a_planted_circle_of_rooms_is_found(tmp_path: Path) -> None:
+    root = tmp_path / "planted"
+    for name, text in {
+        "one/a": "from planted.two import b",
+        "two/b": "",
+        "two/c": "import planted.one.d",
+        "one/d": "",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.py").write_text(text)
+    assert circles(graph(root)) == []
+    assert circles(between(graph(root), rooms(root))) == [["planted.one", "planted.two"]]
+
+
+#: From the ground up: a room imports only from rooms that stand before it here.
+ORDER = [
+    *("core", "assets", "shifts", "tasks", "models", "editors", "trajectories", "runs", "evaluate", "trackers"),
+    *("figures", "report", "messages", "runner", "config", "export", "cli"),
+]
+
+
+def test_every_room_has_its_place() -> None:
+    assert {r.partition(".")[2] for r in ROOM.values()} - {""} == set(ORDER)
+
+
+def test_imports_run_one_way() -> None:
+    place = {f"edit_robust.{name}": i for i, name in enumerate(ORDER)}
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in EDGES.items()
+        for other in others
+        if name != "edit_robust" and other != "edit_robust" and place[ROOM[other]] > place[ROOM[name]]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "a, b", [("models", "tasks"), ("tasks", "shifts"), ("models", "shifts"), ("figures", "models")]
+)
+def test_neighbours_do_not_know_each_other(a: str, b: str) -> None:
+    assert not offenders(a, f"edit_robust.{b}") and not offenders(b, f"edit_robust.{a}")
+
+
+@pytest.mark.parametrize("room", ["models", "tasks", "editors"])
+def test_language_and_vision_do_not_know_each_other(room: str) -> None:
+    """Nor do their helpers; what both need stands below them."""
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in EDGES.items()
+        for other in others
+        for a, b in (("language", "vision"), ("vision", "language"))
+        if name.startswith(f"edit_robust.{room}.{a}.") and other.startswith(f"edit_robust.{room}.{b}")
+    ]
+    assert wrong == []
+
+
+def test_the_core_knows_no_model_library() -> None:
+    assert not offenders("core", *HEAVY)
+
+
+@pytest.mark.parametrize(
+    "library, room, files",
     [
-        ("models", ["editors", "tasks", "shifts"]),
-        ("tasks", ["editors", "models", "shifts"]),
-        ("editors", ["shifts"]),
-        ("shifts", ["editors", "models", "tasks"]),
+        ("hydra", "config", None),
+        ("omegaconf", "config", None),
+        ("wandb", "trackers", ["edit_robust.trackers.wandb"]),
+        ("matplotlib", "figures", None),
     ],
 )
-def test_siblings_keep_to_themselves(package: str, siblings: list[str]) -> None:
-    """Editors may know models, and what a task is."""
-    assert not offenders(package, *ABOVE, *ours(*siblings))
+def test_a_library_is_known_in_one_room(library: str, room: str, files: list[str] | None) -> None:
+    for name, path in modules(ROOT).items():
+        if any(i == library or i.startswith(f"{library}.") for i in imported(path)):
+            assert ROOM[name] == f"edit_robust.{room}" and (files is None or name in files), name
 
 
-def test_walks_know_no_runner() -> None:
-    assert not offenders("trajectories.py", *HEAVY, *ours("runner", "config", "cli", "runs", "models", "tasks"))
+def test_files_fit_a_sitting_and_functions_a_screen() -> None:
+    long = [
+        f"{p.relative_to(ROOT)}: {n}" for p in modules(ROOT).values() if (n := len(p.read_text().splitlines())) > 450
+    ]
+    assert long == []
+    wide = []
+    for name, path in modules(ROOT).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                wide += [f"{name}.{node.name}: {lines} lines"] if lines > 60 else []
+    assert wide == []
 
 
-@pytest.mark.parametrize("package", ["figures", "report"])
-def test_figures_and_reports_know_no_torch(package: str) -> None:
-    assert not offenders(package, "torch", "transformers", *ours("models", "editors", "runner", "config"))
+def test_test_files_are_short_too() -> None:
+    tests = Path(__file__).parents[1]
+    assert [p.name for p in tests.rglob("*.py") if len(p.read_text().splitlines()) > 400] == []
 
 
-def test_one_module_knows_hydra() -> None:
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        if not name.startswith("config/"):
-            assert not offenders(name, "hydra", "omegaconf")
+def test_nobody_branches_on_what_a_model_is_asked() -> None:
+    words = ("is_image", "asks")
+    found = [
+        f"{p.name}: {w}" for p in modules(ROOT).values() for w in words if f" {w}" in _code(p) or f".{w}" in _code(p)
+    ]
+    assert found == []
 
 
-def test_weights_and_biases_is_known_in_one_place() -> None:
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        if name != "trackers/wandb.py":
-            assert not offenders(name, "wandb")
+def _code(path: Path) -> str:
+    """Names and attributes of a file, without its prose."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    attributes = [f".{n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    return " " + " ".join([*names, *attributes])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +162,7 @@ def test_weights_and_biases_is_known_in_one_place() -> None:
     [
         ("edit_robust", ["torch", "transformers", "hydra", "omegaconf", "matplotlib", "pandas"]),
         ("edit_robust.cli", ["torch", "transformers", "hydra", "omegaconf", "matplotlib"]),
-        ("edit_robust.core", ["transformers", "timm", "open_clip", "hydra", "omegaconf"]),
+        ("edit_robust.core.delta", ["transformers", "timm", "open_clip", "hydra", "omegaconf"]),
         ("edit_robust.tasks.language.facts", ["transformers", "timm", "hydra"]),
     ],
 )

@@ -31,9 +31,9 @@ class PaperEditor:
 
     def edit(self, model: Editable, requests: Sequence[Request], state: State) -> Edit:
         self.positions.append(model.position)
-        done = int(state.carried["done"]) + 1 if state.carried else 1
+        done = len(state.carried) + 1
         info = [{"id": float(r.id), "times": float(done)} for r in requests]
-        return Edit(self.change(requests, done), info, State(state.layers, None, {"done": torch.tensor(done)}))
+        return Edit(self.change(requests, done), info, {"done": torch.tensor(done)})
 
     def edit_each(self, model: Editable, requests: Sequence[Request], state: State) -> list[Edit]:
         return [self.edit(model, [r], state) for r in requests]
@@ -49,11 +49,11 @@ class PaperLedger:
     def measured(self, step: int) -> bool:
         return step in self.known
 
-    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]], state: State) -> list[Edit]:
+    def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]]) -> list[Edit]:
         self.made += list(steps)
         return make()
 
-    def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
+    def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
         self.made.append(step)
         edit = make()
         model.add(edit.delta)
@@ -79,8 +79,8 @@ def walk(
     return points
 
 
-def looks(p: Point) -> dict[str, list[int]]:
-    return {x.scope: list(x.requests) for x in p.looks}
+def scopes(p: Point) -> dict[str, list[int]]:
+    return {x.name: list(x.requests) for x in p.scopes}
 
 
 def total(*changes: tuple[Sequence[int], int]) -> torch.Tensor:
@@ -101,9 +101,9 @@ def test_single(model: Editable, chunk: int) -> None:
     points = walk(trajectory, model, editor)
     assert len(points) == trajectory.points(7) == 8 and [p.step for p, _ in points] == list(range(8))
     first, weights = points[0]
-    assert looks(first) == {"unedited": list(range(7))} and first.whole and first.n_edits == 0 and not weights.any()
+    assert scopes(first) == {"unedited": list(range(7))} and first.whole and first.n_edits == 0 and not weights.any()
     for i, (p, weights) in enumerate(points[1:]):
-        assert looks(p) == {"at-edit": [i]} and p.n_edits == 1 and p.alpha == 1.0
+        assert scopes(p) == {"at-edit": [i]} and p.n_edits == 1 and p.alpha == 1.0
         assert close(weights, total(([i], 1))), "every edit is made and measured alone"
         assert p.edits == ((i, {"id": float(i), "times": 1.0}),)
         assert p.terms["0.weight"] == pytest.approx(float(total(([i], 1)).norm()), rel=1e-5)
@@ -119,7 +119,7 @@ def test_batch(model: Editable, size: int | None, sizes: list[int]) -> None:
     start = 0
     for (p, weights), n in zip(points[1:], sizes, strict=True):
         some = list(range(start, start + n))
-        assert looks(p) == {"at-edit": some} and p.n_edits == n and p.whole
+        assert scopes(p) == {"at-edit": some} and p.n_edits == n and p.whole
         assert close(weights, total((some, 1))) and [i for i, _ in p.edits] == some
         start += n
     assert start == 7
@@ -151,7 +151,7 @@ def test_sequential(model: Editable, size: int, every: int, steps: int, due: lis
             want["retention"] = list(range(done))
         if done == 7:
             want["final"] = list(range(7))
-        assert looks(p) == want and p.whole == (done in due) and p.n_edits == done and p.step == step
+        assert scopes(p) == want and p.whole == (done in due) and p.n_edits == done and p.step == step
         assert close(weights, total(*stack))
         assert p.edits == tuple((i, {"id": float(i), "times": float(step)}) for i in some)
     assert len(set(editor.positions)) == steps and editor.positions[0] == model.base
@@ -168,7 +168,7 @@ def test_interpolation(model: Editable) -> None:
         assert len(points) == trajectory.points(7) == 4
         end = total(*stack)  # type: ignore[arg-type]
         for (p, weights), alpha in zip(points[1:], alphas, strict=True):
-            assert p.alpha == alpha and p.n_edits == 7 and p.whole and looks(p) == {"final": list(range(7))}
+            assert p.alpha == alpha and p.n_edits == 7 and p.whole and scopes(p) == {"final": list(range(7))}
             assert float((weights - alpha * end).norm()) < 1e-5 * float(end.norm()) + 1e-12
             assert p.terms["0.weight"] == pytest.approx(alpha * float(end.norm()), rel=1e-4)
         assert not points[1][1].any(), "alpha 0 is the unedited model, to the bit"
@@ -217,9 +217,9 @@ def test_going_on_skips_what_has_been_measured(model: Editable) -> None:
 
 def test_norms_that_were_kept_stand_for_the_change(model: Editable) -> None:
     class Kept(PaperLedger):
-        def advance(self, model: Editable, step: int, make: Callable[[], Edit], state: State) -> Edit:
-            edit = super().advance(model, step, make, state)
-            return Edit(Delta({}, "", {"norms": {"0.weight": 42.0}}), edit.info, edit.state)
+        def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
+            edit = super().advance(model, step, make)
+            return Edit(Delta({}, "", {"norms": {"0.weight": 42.0}}), edit.info)
 
     assert [p.terms for p, _ in walk(Sequential(), model, ledger=Kept())][1:] == [{"0.weight": 42.0}] * 7
 

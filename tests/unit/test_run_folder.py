@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from edit_robust.core import Delta, LowRank, Record, Scores, UserError
-from edit_robust.editors.base import Edit, State
-from edit_robust.runs.folder import RunStore, set_aside
+from edit_robust.core import Column, Delta, Dense, LowRank, Record, Scores, UserError
+from edit_robust.editors.base import Carried, Edit, State
+from edit_robust.evaluate.summary import RecordsAlone, columns_of
+from edit_robust.runs import ledger as ledger_module
+from edit_robust.runs import status as status_module
+from edit_robust.runs.folder import RunFolder, set_aside
+from edit_robust.runs.ledger import EditLedger
 from edit_robust.runs.reader import Run, find_run, list_runs
 
 CONFIG = {"seed": 3, "trajectory": {"name": "sequential"}, "model": {"path": "x"}}
@@ -26,25 +30,25 @@ def scores(*logp: float) -> Scores:
     return Scores(x, (x > -1).astype(float), np.ones_like(x, dtype=int), np.zeros(1, dtype=int))
 
 
-def write(store: RunStore, step: int, value: float = 0.5) -> None:
+def write(store: RunFolder, step: int, value: float = 0.5) -> None:
     s = scores(-0.5, -2.0)
     arrays = {"at-edit|index": np.array([step]), "at-edit|logp": s.logp, "at-edit|hits": s.hits}
     store.write_point(step, [record(step, value)], arrays, n_edits=step)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "runs" / "a-run", "a-run")
+def store(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "a-run", "a-run")
 
 
-def test_what_is_written_is_read_back(store: RunStore) -> None:
+def test_what_is_written_is_read_back(store: RunFolder) -> None:
     with store.session(CONFIG, "cpu"):
         store.write_examples([{"id": "1/edit/0", "choices": [" Rome", " Zürich"], "target": 0}])
         with store.phase("edit"):
             pass
         for step in range(3):
             write(store, step)
-        store.write_summary({"ES": 50.0})
+        store.write_summary([Column("ES", 50.0)], {"ES": 50.0})
         assert Run(store.path).status["status"] == "running"
     run = Run(store.path)
     assert run.complete and run.config == CONFIG and run.summary == {"ES": 50.0}
@@ -55,7 +59,7 @@ def test_what_is_written_is_read_back(store: RunStore) -> None:
     assert run.status["seed"] == 3 and "edit" in run.status["seconds"]
 
 
-def test_numbers_that_are_not_finite_are_null(store: RunStore) -> None:
+def test_numbers_that_are_not_finite_are_null(store: RunFolder) -> None:
     with store.session(CONFIG, "cpu"):
         for step, value in enumerate((float("nan"), float("inf"), 1.0)):
             write(store, step, value)
@@ -67,7 +71,7 @@ def test_numbers_that_are_not_finite_are_null(store: RunStore) -> None:
 @pytest.mark.parametrize(
     "records_tail, points_tail", [(b"", b""), (b'{"run": "a', b""), (b"{}\n", b'{"step": 3, "rec')]
 )
-def test_an_unfinished_tail_is_cut_off(store: RunStore, records_tail: bytes, points_tail: bytes) -> None:
+def test_an_unfinished_tail_is_cut_off(store: RunFolder, records_tail: bytes, points_tail: bytes) -> None:
     with store.session(CONFIG, "cpu"):
         write(store, 0)
         write(store, 1)
@@ -75,7 +79,7 @@ def test_an_unfinished_tail_is_cut_off(store: RunStore, records_tail: bytes, poi
     for name, tail in (("records.jsonl", records_tail), ("points.jsonl", points_tail)):
         with (store.path / name).open("ab") as f:
             f.write(tail)
-    again = RunStore(store.path, "a-run")
+    again = RunFolder(store.path, "a-run")
     with again.session(CONFIG, "cpu"):
         assert set(again.done) == {0, 1} and (store.path / "records.jsonl").read_bytes() == whole
         write(again, 2)
@@ -83,7 +87,7 @@ def test_an_unfinished_tail_is_cut_off(store: RunStore, records_tail: bytes, poi
 
 
 @pytest.mark.parametrize("error, status", [(ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted")])
-def test_the_status_says_how_it_ended(store: RunStore, error: BaseException, status: str) -> None:
+def test_the_status_says_how_it_ended(store: RunFolder, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)), store.session(CONFIG, "cpu"):
         raise error
     found = Run(store.path).status
@@ -91,19 +95,22 @@ def test_the_status_says_how_it_ended(store: RunStore, error: BaseException, sta
     assert ("ValueError: no" in found.get("traceback", "")) == (status == "failed")
 
 
-def test_one_process_at_a_time(store: RunStore) -> None:
+def test_one_process_at_a_time(store: RunFolder) -> None:
     with store.session(CONFIG, "cpu"):
-        with pytest.raises(UserError, match="by another process"), RunStore(store.path, "a-run").session(CONFIG, "cpu"):
+        with (
+            pytest.raises(UserError, match="by another process"),
+            RunFolder(store.path, "a-run").session(CONFIG, "cpu"),
+        ):
             pass
         with pytest.raises(UserError, match="by another process"):
             set_aside(store.path)
     assert Run(store.path).complete
 
 
-def test_set_aside_keeps_every_earlier_run(store: RunStore) -> None:
+def test_set_aside_keeps_every_earlier_run(store: RunFolder) -> None:
     assert set_aside(store.path) is None
     for n in (1, 2):
-        with RunStore(store.path, "a-run").session(CONFIG, "cpu"):
+        with RunFolder(store.path, "a-run").session(CONFIG, "cpu"):
             pass
         aside = set_aside(store.path)
         assert aside is not None and aside.name == f"a-run~{n}" and Run(aside).complete
@@ -116,11 +123,12 @@ def delta(base: str) -> Delta:
     return Delta({"w": term}, base, {"why": "test"})
 
 
-def test_changes_of_a_walk_are_chained_and_independent_ones_are_not(store: RunStore) -> None:
+def test_changes_of_a_walk_are_chained_and_independent_ones_are_not(store: RunFolder) -> None:
     with store.session(CONFIG, "cpu"):
+        ledger = EditLedger(store, 2)
         for step, base in enumerate(("a", "ab"), start=1):
-            made = Edit(delta(base), [{"refused": 0.0}], State(("w",), None, {"sum": torch.ones(2) * step}))
-            (kept,) = store.independent([step], lambda made=made: [made], State(("w",)))
+            made = Edit(delta(base), [{"refused": 0.0}], {"sum": torch.ones(2) * step})
+            (kept,) = ledger.independent([step], lambda made=made: [made])
             assert kept is made
     run = Run(store.path)
     assert torch.equal(run.delta().terms["w"].dense(), delta("a").terms["w"].dense() + delta("ab").terms["w"].dense())
@@ -128,17 +136,62 @@ def test_changes_of_a_walk_are_chained_and_independent_ones_are_not(store: RunSt
     def never() -> list[Edit]:
         raise AssertionError("it was kept")
 
-    (again,) = RunStore(store.path, "a-run").independent([2], never, State(("w",)))
+    (again,) = EditLedger(RunFolder(store.path, "a-run"), 2).independent([2], never)
     assert again.delta.digest() == delta("ab").digest() and again.info == [{"refused": 0.0}]
-    assert again.state.carried["sum"].tolist() == [2.0, 2.0]
+    assert again.carry["sum"].tolist() == [2.0, 2.0]
     delta("a").save(store.path / "deltas" / "000002.safetensors")
     with pytest.raises(UserError, match="2 independent edits"):
         run.delta()
 
 
+def test_dense_changes_of_independent_edits_are_kept_while_they_are_small(
+    store: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = Edit(Delta({"w": Dense(torch.ones(4, 3))}, "a"), [{}])
+    monkeypatch.setattr(ledger_module, "DENSE_BYTES", 2 * 48)
+    with store.session(CONFIG, "cpu"):
+        EditLedger(store, 2).independent([1], lambda: [dense])
+        EditLedger(store, 3).independent([2], lambda: [dense])
+    assert [p.name for p in sorted((store.path / "deltas").iterdir())] == ["000001.safetensors"]
+
+
+def test_a_run_whose_process_is_gone_is_interrupted(store: RunFolder) -> None:
+    """Its status file still says running; nobody holds its lock."""
+    with store.session(CONFIG, "cpu"):
+        pass
+    status = json.loads((store.path / "status.json").read_text()) | {"status": "running"}
+    (store.path / "status.json").write_text(json.dumps(status))
+    assert Run(store.path).status["status"] == "interrupted" and not Run(store.path).complete
+    with RunFolder(store.path, "a-run").session(CONFIG, "cpu"):
+        assert Run(store.path).status["status"] == "running"
+    (store.path / ".lock").unlink()
+    (store.path / "status.json").write_text(json.dumps(status))
+    assert Run(store.path).status["status"] == "interrupted"
+
+
+def test_a_run_continued_with_other_versions_says_so(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.session(CONFIG, "cpu"):
+        assert store.versions_changed == []
+    first = Run(store.path).status["versions"]
+    monkeypatch.setattr(status_module, "_versions", lambda: {**first, "torch": "0.0.1"})
+    monkeypatch.setattr(status_module, "_git", lambda: {"sha": "f" * 40, "dirty": False})
+    again = RunFolder(store.path, "a-run")
+    with again.session(CONFIG, "cpu"):
+        assert f"torch {first['torch']} -> 0.0.1" in again.versions_changed
+    monkeypatch.setattr(status_module, "_versions", lambda: first)
+    third = RunFolder(store.path, "a-run")
+    with third.session(CONFIG, "cpu"):
+        changed = third.versions_changed
+    status = Run(store.path).status
+    assert status["began_with"] == first and status["versions_changed"] == changed
+    assert f"torch 0.0.1 -> {first['torch']}" in changed and len(changed) >= 2
+    columns = columns_of([], RecordsAlone(Run(store.path).records), versions_changed=changed)
+    assert columns[-1].key == "versions_changed" and "torch" in str(columns[-1].value)
+
+
 def test_finding_a_run(tmp_path: Path) -> None:
     for name in ("rome-gpt2-aaaa", "rome-gpt2-bbbb", "memit-gpt2-cccc"):
-        with RunStore(tmp_path / "runs" / name, name).session(CONFIG, "cpu"):
+        with RunFolder(tmp_path / "runs" / name, name).session(CONFIG, "cpu"):
             pass
     assert find_run("memit", tmp_path).id == find_run("cccc", tmp_path).id == "memit-gpt2-cccc"
     assert find_run(str(tmp_path / "runs" / "rome-gpt2-aaaa"), tmp_path).id == "rome-gpt2-aaaa"
@@ -146,3 +199,14 @@ def test_finding_a_run(tmp_path: Path) -> None:
         find_run("rome", tmp_path)
     with pytest.raises(UserError, match='did you mean "memit-gpt2-cccc"'):
         find_run("memit-gpt-cccc", tmp_path)
+
+
+def test_what_edits_carry_on_is_only_ever_extended() -> None:
+    first, second, other = ({"k": torch.tensor([float(i)])} for i in range(3))
+    one = Carried().after(first)
+    two, fork = one.after(second), one.after(other)
+    assert [len(c) for c in (one, two, fork)] == [1, 2, 2]
+    assert two[1] is second and fork[1] is other and one[0] is fork[0] is two[0]
+    state = State(("w",), None)
+    assert state.after(Edit(Delta({}), [{}])) is state
+    assert list(state.after(Edit(Delta({}), [{}], first)).carried) == [first]
