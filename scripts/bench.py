@@ -110,7 +110,7 @@ def compare(plain: Scores, fast: Scores) -> str:
 def evaluation(world: World, layer: int) -> tuple[float, float, str]:
     """All questions of all requests: one at a time, and by the fast path with its cache ready, as in a run."""
     model, examples = world.model, examples_of(world.requests)
-    scorer = model.scorer(examples, [model.layer_at(layer).name])
+    scorer = model.scorer(examples, model.parameter_names([model.layer_at(layer).name]))
     scorer.score(range(50))
     fast_scores, plain_scores = [], []
     fast = statistics.median(seconds(lambda: fast_scores.append(scorer.score())) for _ in range(3))
@@ -139,7 +139,7 @@ def sequence(world: World, layer: int, n: int, every: int) -> tuple[float, float
         for row, e in enumerate(examples):
             mine[place[e.group]].append(row)
         start = time.perf_counter()
-        scorer = model.scorer(examples, [name])
+        scorer = model.scorer(examples, model.parameter_names([name]))
         with model.held(model.parameter_names([name])):
             for i, r in enumerate(requests):
                 model.add(editor.edit(model, [r], state).delta)

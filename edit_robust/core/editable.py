@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -78,7 +77,6 @@ class Editable:
 
     net: nn.Module
     layers: Mapping[str, Layer]
-    asks: ClassVar[str] = "text"  # what questions are made of: text or images
     _pending: tuple[Delta, ...]  # changes of `patched` that `_position` does not count yet
 
     def __init__(self, net: nn.Module, layers: Mapping[str, Layer], transposed: frozenset[str] = frozenset()) -> None:

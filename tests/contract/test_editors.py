@@ -105,7 +105,7 @@ def test_edits_leave_the_model_as_found(bench: Bench, name: str) -> None:
         assert apart(e.delta, alone.delta) < 1e-4, "editing side by side is not editing one by one"
     with left_as_found(model), model.patched(edit.delta):
         assert model.position != model.base
-        second = editor.edit(model, bench.requests[1:2], edit.state)
+        second = editor.edit(model, bench.requests[1:2], state.after(edit))
         assert second.delta.base == model.position != model.base
     layers = [model.layers[n] for n in state.layers]
     allowed = {p for x in layers for p in (x.weight_name, x.bias_name)}

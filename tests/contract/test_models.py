@@ -1,24 +1,22 @@
-"""What every causal language model must keep to: the fast paths are the plain one, the parts are found by what they
-do, and a checkpoint that cannot be used ends in one line."""
+"""What every causal language model must keep to: the fast paths are the plain one, and the parts are found by what they
+do."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
+from helpers.plain import ROWS_TEXT, plain_logits, plainly_scored
 from helpers.small import SmallTask, left_as_found, relative
-from helpers.tiny import KINDS, tiny_config
+from helpers.tiny import KINDS
 
-from edit_robust.core import Delta, Dense, Example, UserError
+from edit_robust.core import Delta, Dense, UserError
 from edit_robust.models.language.anatomy import hidden_of
 from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.models.language.injection import PlainSite, TailSite
+from edit_robust.models.language.injection import PlainInjection, TailInjection
 
 Get = Callable[[str], CausalLM]
 DOWN = {
@@ -27,35 +25,11 @@ DOWN = {
     "gpt_neox": ("gpt_neox.layers.{}.mlp.dense_4h_to_h", "linear", (32, 80)),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral"), ("model.layers.{}.mlp.down_proj", "linear", (32, 80))),
 }
-ROWS_TEXT = [
-    "Ada Valdoran plays the",
-    "On stage Boris Kestrin plays the flute",
-    "People hire Greta Moreth as a teacher",
-]
 
 
 @pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest, tiny_model: Get) -> CausalLM:
     return tiny_model(request.param)
-
-
-def plain_logits(model: CausalLM, ids: list[int]) -> torch.Tensor:
-    with torch.no_grad():
-        return model.net(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
-
-
-def plainly_scored(model: CausalLM, examples: list[Example]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean log-probability and share of argmax tokens, by whole forward passes over one choice at a time."""
-    logp, hits = [], []
-    for e in examples:
-        for c in e.choices:
-            (ids, n), *_ = model.text.pairs([(e.x, c)])
-            out = plain_logits(model, ids)[n - 1 : -1].log_softmax(-1)
-            want = torch.tensor(ids[n:])
-            logp.append(float(out.gather(1, want[:, None]).mean()))
-            hits.append(float((out.argmax(-1) == want).double().mean()))
-    k = len(examples[0].choices)
-    return np.array(logp).reshape(-1, k), np.array(hits).reshape(-1, k)
 
 
 def test_parts_are_found_by_what_they_do(model: CausalLM) -> None:
@@ -89,8 +63,8 @@ def test_scores_are_those_of_whole_forward_passes(model: CausalLM, task: SmallTa
 def test_prepared_questions_follow_the_edits(model: CausalLM, task: SmallTask) -> None:
     examples = task.examples()[:18]
     layers = [model.layer_at(1).name, model.layer_at(2).name]
-    scorer = model.scorer(examples, layers)
-    assert scorer.below is not None and scorer.below.block == 1
+    scorer = model.scorer(examples, model.parameter_names(layers))
+    assert scorer.kept is not None and scorer.kept.entry.start == 2
     unedited = scorer.score()
     draw = torch.Generator().manual_seed(1)
     change = {}
@@ -119,7 +93,7 @@ def test_small_batches_give_the_same_scores(model: CausalLM, task: SmallTask) ->
 
 @pytest.mark.parametrize("where", ["mlp", "block"])
 @pytest.mark.parametrize("at", ["first", "middle", "last"])
-def test_both_sites_are_one(model: CausalLM, where: str, at: str) -> None:
+def test_both_injections_are_one(model: CausalLM, where: str, at: str) -> None:
     """Logits and gradients, for prefixes of different lengths, none at all among them."""
     index = {"first": 0, "middle": 1, "last": model.n_layers - 1}[at]
     name = model.layer_at(index).name
@@ -127,31 +101,31 @@ def test_both_sites_are_one(model: CausalLM, where: str, at: str) -> None:
     start = 1 if rows[0][0] == model.text.tokenizer.bos_token_id else 0
     positions = [start, len(rows[1]) - 2, 5]
     reads = [(0, start), (0, len(rows[0]) - 1), (1, len(rows[1]) - 1), (2, 5), (2, 8)]
-    plain, tail = (kind(model, name, where, rows, positions, reads) for kind in (PlainSite, TailSite))
+    plain, tail = (kind(model, name, where, rows, positions, reads) for kind in (PlainInjection, TailInjection))
     assert relative(tail.keys, plain.keys) < 1e-4 and relative(tail.out, plain.out) < 1e-4
     delta = 0.5 * torch.randn(plain.out.shape, generator=torch.Generator().manual_seed(2))
     weight = torch.randn(len(reads), int(model.config.vocab_size), generator=torch.Generator().manual_seed(3))
     found = []
-    for site in (plain, tail):
+    for injection in (plain, tail):
         d = delta.clone().requires_grad_(True)
-        logp = site.read(d).log_softmax(-1)
+        logp = injection.read(d).log_softmax(-1)
         (gradient,) = torch.autograd.grad((logp * weight).sum(), d)
         found.append((logp.detach(), gradient))
     (logp, gradient), (logp_tail, gradient_tail) = found
     assert (logp - logp_tail).abs().max() < 1e-4
     assert relative(gradient_tail, gradient) < 1e-4
-    assert torch.equal(tail.read(delta), tail.read(delta)), "a site must stay as it is when it is read"
+    assert torch.equal(tail.read(delta), tail.read(delta)), "an injection must stay as it is when it is read"
     unmoved = tail.read(torch.zeros_like(delta)).log_softmax(-1)
     whole = torch.stack([plain_logits(model, rows[r])[p] for r, p in reads]).log_softmax(-1)
     assert (unmoved - whole).abs().max() < 1e-4
 
 
-def test_sites_without_any_prefix(tiny_model: Get) -> None:
+def test_injections_without_any_prefix(tiny_model: Get) -> None:
     model = tiny_model("gpt2")
     rows = [model.text.encode(t) for t in ROWS_TEXT]
     reads = [(i, len(r) - 1) for i, r in enumerate(rows)]
     name = model.layer_at(0).name
-    plain, tail = (kind(model, name, "mlp", rows, [0, 0, 0], reads) for kind in (PlainSite, TailSite))
+    plain, tail = (kind(model, name, "mlp", rows, [0, 0, 0], reads) for kind in (PlainInjection, TailInjection))
     delta = torch.randn(plain.out.shape)
     assert (plain.read(delta) - tail.read(delta)).abs().max() < 1e-3
     assert relative(tail.read(delta), plain.read(delta)) < 1e-5
@@ -168,7 +142,7 @@ def test_trained_logits_start_at_the_layer(model: CausalLM) -> None:
         model.fast = fast
         try:
             with left_as_found(model), model.scratch(names):
-                logits = model.trainable(rows, reads, layers)
+                logits = model.trainable(rows, reads, names)
                 with torch.no_grad():  # the function looks at the present weights
                     model.param(names[0]).mul_(1.1)
                 out = logits()
@@ -229,170 +203,5 @@ def test_half_precision_loads_and_scores(
         assert half.layer_at(0).weight.dtype == getattr(torch, dtype)
         some = task.examples()[:12]
         assert np.abs(half.score(some).logp - tiny_model(kind).score(some).logp).max() < 0.6
-        with_layers = half.scorer(some, [half.layer_at(1).name]).score()
+        with_layers = half.scorer(some, [half.layer_at(1).weight_name]).score()
         assert np.isfinite(with_layers.logp).all()
-
-
-# -- other families, and what is refused ---------------------------------------------------------------------------
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 431,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
-WIDE = {**SMALL, "intermediate_size": 80}
-
-
-@pytest.fixture
-def variant(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[Any], Path]:
-    """A folder with the byte-level tokenizer and a random model of another config."""
-
-    def make(config: Any) -> Path:
-        folder = tmp_path / config.model_type
-        shutil.copytree(checkpoint("qwen2"), folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-        config.initializer_range = 0.2
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        return folder
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("config", "fast"),
-    [
-        (transformers.OPTConfig, True),  # flattens the tokens of a batch in its MLP
-        (transformers.FalconConfig, True),  # adds to the MLP's output in place
-        (transformers.BloomConfig, False),  # what blocks are given depends on the batch
-        (transformers.Gemma2Config, False),  # a norm after the MLP
-    ],
-)
-def test_other_families_fall_back_where_they_must(
-    variant: Callable[[Any], Path], task: SmallTask, config: Any, fast: bool
-) -> None:
-    options = {
-        transformers.OPTConfig: {**SMALL, "ffn_dim": 80, "word_embed_proj_dim": 32},
-        transformers.FalconConfig: SMALL,
-        transformers.BloomConfig: {"vocab_size": 431, "hidden_size": 32, "n_layer": 2, "n_head": 4},
-        transformers.Gemma2Config: {**WIDE, "num_key_value_heads": 2, "head_dim": 8},
-    }[config]
-    model = CausalLM(str(variant(config(**options))), device="cpu")
-    assert model.fast == fast
-    examples = task.examples()[:6]
-    want, _ = plainly_scored(model, examples)
-    assert np.abs(model.scorer(examples, [model.layer_at(0).name]).score().logp - want).max() < 1e-4
-    rows = [model.text.encode(t) for t in ROWS_TEXT]
-    asked = {"rows": rows, "positions": [2, 4, 1], "reads": [(0, 3), (1, 6), (2, 5)]}
-    name = model.layer_at(1).name
-    plain = PlainSite(model, name, "mlp", **asked)  # type: ignore[arg-type]
-    fastest = model.site(name, "mlp", plain=False, **asked)  # type: ignore[arg-type]
-    assert isinstance(fastest, TailSite if fast else PlainSite)
-    assert relative(fastest.out, plain.out) < 1e-4
-    assert relative(fastest.read(plain.out), plain.read(plain.out)) < 1e-4
-
-
-def test_no_tail_where_attention_is_a_window(variant: Callable[[Any], Path]) -> None:
-    config = transformers.MistralConfig(**WIDE, num_key_value_heads=2, sliding_window=6)
-    model = CausalLM(str(variant(config)), device="cpu")
-    name, long, short = model.layer_at(0).name, [list(range(9))], [[1, 2, 3, 4]]
-    assert isinstance(model.site(name, "mlp", long, [7], [(0, 8)]), PlainSite)
-    assert isinstance(model.site(name, "mlp", short, [2], [(0, 3)]), TailSite)
-
-
-def test_square_projections_are_no_puzzle(checkpoint: Callable[[str], Path], tmp_path: Path, task: SmallTask) -> None:
-    """GPT-2 with an inner width of its hidden size: Conv1D's orientation cannot be guessed from the shape."""
-    folder = tmp_path / "square"
-    shutil.copytree(checkpoint("gpt2"), folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    config = transformers.GPT2Config(vocab_size=431, n_embd=32, n_inner=32, n_layer=2, n_head=4, n_positions=128)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    model = CausalLM(str(folder), device="cpu")
-    layer = model.layer_at(1)
-    assert layer.shape == (32, 32) and layer.kind == "conv1d"
-    rows, at = [model.text.encode(ROWS_TEXT[0])], [2]
-    key = model.trace(rows, at, [layer.name])[layer.name][0]
-    out = PlainSite(model, layer.name, "mlp", rows, at, [(0, 2)]).out[0]
-    bias = model.param(str(layer.bias_name)).detach()
-    assert relative(layer.matrix() @ key + bias, out) < 1e-5
-    assert torch.equal(layer.native(layer.matrix()), layer.weight)
-
-
-def one_line(path: Path | str, *words: str, **options: Any) -> None:
-    with pytest.raises(UserError) as e:
-        CausalLM(str(path), **{"device": "cpu", **options})
-    text = str(e.value)
-    assert "\n" not in text and len(text) < 500, text
-    assert all(w in text for w in words), text
-
-
-def test_models_that_cannot_be_edited_are_refused(variant: Callable[[Any], Path]) -> None:
-    one_line(variant(transformers.BertConfig(**WIDE)), "not a causal language model")
-    experts = transformers.MixtralConfig(**WIDE, num_key_value_heads=2, num_local_experts=4)
-    one_line(variant(experts), "mixture of experts")
-    shared = transformers.Qwen2MoeConfig(
-        **WIDE, num_key_value_heads=2, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=32
-    )
-    one_line(variant(shared), "mixture of experts")
-
-
-def test_a_decoder_that_reads_both_ways_is_refused(variant: Callable[[Any], Path]) -> None:
-    """A Llama with `is_causal` taken away looks like a decoder in every other respect."""
-    from edit_robust.models.language.anatomy import dissect
-
-    net = transformers.AutoModelForCausalLM.from_config(tiny_config("gpt_neox", 431, 0, 0)).eval()
-    stack = net.gpt_neox
-    plain = stack.forward
-    stack.forward = lambda input_ids, **k: plain(  # what stands first comes to see what stands last
-        inputs_embeds=net.get_input_embeddings()(input_ids) + net.get_input_embeddings()(input_ids).mean(1), **k
-    )
-    with pytest.raises(UserError, match="reads from both sides"):
-        dissect(net, 32)
-
-
-def test_broken_checkpoints_end_in_one_line(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    def copy(name: str) -> Path:
-        return Path(shutil.copytree(checkpoint("gpt2"), tmp_path / name))
-
-    one_line(tmp_path / "nowhere", "does not exist")
-    one_line(checkpoint("gpt2"), "model.dtype=float31", dtype="float31")
-    one_line(checkpoint("gpt2"), "device=toaster", device="toaster")
-
-    folder = copy("no_config")
-    (folder / "config.json").unlink()
-    one_line(folder, "no config.json")
-
-    folder = copy("no_weights")
-    (folder / "model.safetensors").unlink()
-    one_line(folder, "cannot be loaded")
-
-    folder = copy("truncated")
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
-    one_line(folder, "truncated or damaged")
-
-    folder = copy("other_config")
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(text.replace('"n_layer": 4', '"n_layer": 5'))
-    one_line(folder, "not those of its config.json")
-
-    folder = copy("other_width")
-    (folder / "config.json").write_text(text.replace('"n_embd": 48', '"n_embd": 64'))
-    one_line(folder)
-
-    folder = copy("no_tokenizer")
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
-        (folder / name).unlink(missing_ok=True)
-    one_line(folder, "tokenizer")
-
-    folder = copy("broken_config")
-    (folder / "config.json").write_text("{")
-    one_line(folder)
-
-    folder = copy("no_kind")
-    (folder / "config.json").write_text("{}")
-    one_line(folder)
-
-
-def test_texts_that_are_too_long_are_refused(tiny_model: Get) -> None:
-    with pytest.raises(UserError, match="longer than the 128"):
-        tiny_model("gpt2").tokens([[1] * 129])

@@ -65,7 +65,8 @@ class Recorded:
 
     def ask_from(self, lowest: int) -> None:
         if lowest not in self.scorers:
-            self.scorers[lowest] = self.model.scorer(self.examples, [self.model.layer_at(lowest).name])
+            names = self.model.parameter_names([self.model.layer_at(lowest).name])
+            self.scorers[lowest] = self.model.scorer(self.examples, names)
 
 
 @pytest.fixture(scope="module")

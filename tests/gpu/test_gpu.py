@@ -44,7 +44,7 @@ def test_edits_are_those_of_the_cpu(
         with left_as_found(model):
             state = editor.prepare(model, layers, task, Workspace(tmp_path))
             edits = editor.edit_each(model, requests, state)
-        scorer = model.scorer(task.examples(), layers)
+        scorer = model.scorer(task.examples(), model.parameter_names(layers))
         after = []
         for e in edits:
             with model.patched(e.delta):
@@ -88,4 +88,4 @@ def test_half_precision_runs(checkpoint: Callable[[str], Path], tmp_path: Path, 
     assert edit.refused or edit.delta.norm() > 0
     assert not edit.refused or name.startswith("ft"), "Adam's epsilon is 0 in float16: only training may break"
     with model.patched(edit.delta):
-        assert np.isfinite(model.scorer(task.examples(), layers).score().logp).all()
+        assert np.isfinite(model.scorer(task.examples(), model.parameter_names(layers)).score().logp).all()

@@ -80,7 +80,7 @@ def test_nothing_to_predict(model: CausalLM) -> None:
 
 def test_no_questions(model: CausalLM) -> None:
     assert len(model.score([])) == 0
-    scorer = model.scorer(SmallTask(2).examples(), [model.layer_at(0).name])
+    scorer = model.scorer(SmallTask(2).examples(), [model.layer_at(0).weight_name])
     assert len(scorer.score([])) == 0
 
 
@@ -93,11 +93,11 @@ def test_without_memory_for_the_layers_below(model: CausalLM) -> None:
     examples = SmallTask(3).examples()
     kept, model.cache_gb = model.cache_gb, 0.0
     try:
-        scorer = model.scorer(examples, [model.layer_at(2).name])
+        scorer = model.scorer(examples, [model.layer_at(2).weight_name])
     finally:
         model.cache_gb = kept
-    assert scorer.below is None
-    assert np.abs(scorer.score().logp - model.scorer(examples, [model.layer_at(2).name]).score().logp).max() < 1e-5
+    assert scorer.kept is None
+    assert np.abs(scorer.score().logp - model.scorer(examples, [model.layer_at(2).weight_name]).score().logp).max() < 1e-5
 
 
 def test_taking_rows(model: CausalLM) -> None:

@@ -7,12 +7,12 @@ the state at the start of this edit. A step is skipped when the loss is below 1e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from edit_robust.core import Request, UserError
+from edit_robust.core import Request, TextRequest, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, continuation, refuse_nonfinite
 from edit_robust.models.language.causal_lm import CausalLM
@@ -32,6 +32,8 @@ class FineTune:
     """
 
     batches = True
+    needs: ClassVar[tuple[str, ...]] = ("trainable",)
+    takes: ClassVar[type[Request]] = TextRequest
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class FineTune:
         return [self.edit(model, [r], state) for r in requests]
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State) -> Edit:
-        names = model.parameter_names(state.layers)
+        names = state.changes(model)
         chunks = [requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size)]
         batches = [self._batch(model, chunk, state) for chunk in chunks]
         with model.scratch(names) as scratch:
@@ -91,7 +93,7 @@ class FineTune:
         info: dict[str, float] = {"edit_loss": last, "edit_steps": float(steps), "delta_norm": delta.norm()}
         if last != last:  # NaN: the loss says so even where the weights do not
             delta = delta.scale(float("nan"))
-        return refuse_nonfinite(Edit(delta, [dict(info) for _ in requests], state))
+        return refuse_nonfinite(Edit(delta, [dict(info) for _ in requests]))
 
     @torch.no_grad()
     def _constrain(self, weights: dict[str, Any], before: Any) -> None:
@@ -118,7 +120,7 @@ class FineTune:
                 reads.append((i, n - 1 if at_prompt else n - 1 + j))
                 targets.append(token)
                 weights.append(1.0 / (len(goal) * len(requests)))
-        logits = model.trainable(rows, reads, state.layers)
+        logits = model.trainable(rows, reads, state.changes(model))
         want, share = torch.tensor(targets), torch.tensor(weights)
 
         def loss() -> Tensor:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from edit_robust.core import Delta, LowRank, Request
+from edit_robust.core import Delta, LowRank, Request, TextRequest
 from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
@@ -42,6 +42,8 @@ class Memit:
     """
 
     batches = True
+    needs: ClassVar[tuple[str, ...]] = ("injection", "trace", "block_output")
+    takes: ClassVar[type[Request]] = TextRequest
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class Memit:
                     break
                 model.add(Delta({model.layers[name].weight_name: term}, model.position))
         delta = Delta(terms, base)
-        return refuse_nonfinite(Edit(delta, [{**i, "delta_norm": delta.norm()} for i in infos], state))
+        return refuse_nonfinite(Edit(delta, [{**i, "delta_norm": delta.norm()} for i in infos]))
 
     def _keys(
         self, model: CausalLM, layer: str, requests: Sequence[Request], groups: Groups

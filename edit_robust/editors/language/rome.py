@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from edit_robust.core import Delta, LowRank, Request, UserError
+from edit_robust.core import Delta, LowRank, Request, TextRequest, UserError
 from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
@@ -43,6 +43,8 @@ class Rome:
     """
 
     batches = False
+    needs: ClassVar[tuple[str, ...]] = ("injection", "trace")
+    takes: ClassVar[type[Request]] = TextRequest
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class Rome:
             "key_ratio": float(factor / (for_u.double() @ u)),
             "cos_bare_mean": float(torch.cosine_similarity(bare, mean, dim=0)),
         }
-        edit = Edit(Delta({name: term}, model.position), [info], state)
+        edit = Edit(Delta({name: term}, model.position), [info])
         if self.min_key_ratio is not None and info["key_ratio"] < self.min_key_ratio:
             return refusal(edit, "key-ratio")
         return refuse_nonfinite(edit)

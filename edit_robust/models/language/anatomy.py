@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edit_robust.core.editable import Layer
 from edit_robust.core.errors import UserError
 from edit_robust.core.projections import is_projection, kind_of
+from edit_robust.models.language.hooks import hooked
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Anatomy:
     head:   hidden states -> logits.        layers: the down-projection of every block.
     last_mlp: the module around the last block's down-projection when it holds an MLP and nothing else, else None.
     additive: a block's output is (something that the down-projection does not touch) + its output.
+    hidden_size: width of the residual stream.   vocabulary: how many tokens there are.
     """
 
     owner: nn.Module
@@ -36,6 +38,8 @@ class Anatomy:
     layers: tuple[Layer, ...]
     last_mlp: nn.Module | None
     additive: bool
+    hidden_size: int
+    vocabulary: int
 
 
 def hidden_of(output: Any) -> Tensor:
@@ -48,8 +52,31 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
     return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
 
-def dissect(net: Any, hidden_size: int) -> Anatomy:
+def dissect(net: Any) -> Anatomy:
     """Find the anatomy. Raises UserError when the network is not a decoder of the usual kind."""
+    stack_name, stack = _stack(net)
+    owner = net.get_submodule(stack_name.rpartition(".")[0])
+    head, vocabulary, width = _head(net)
+    config = getattr(net, "config", None)
+    hidden_size = int(getattr(config, "hidden_size", 0) or getattr(config, "n_embd", 0) or width)
+    blocks = tuple(stack)
+    for i, block in enumerate(blocks):
+        _refuse_experts(i, block)
+    _refuse_two_ways(owner)
+    direct = [m for m in owner.children() if m is not stack]
+    called = _order(owner, [*direct, *blocks, *(m for b in blocks for m in b.modules() if is_projection(m))])
+    if called.count(blocks[-1]) != 1:
+        raise UserError("this model runs a block more than once, or not at all: it cannot be edited by layer")
+    after = tuple(m for m in called[called.index(blocks[-1]) + 1 :] if m in direct)
+    layers = _down_projections(net, blocks, called, hidden_size)
+    mlp = _mlp_around(net, blocks[-1], layers[-1], called)
+    return Anatomy(
+        owner, blocks, after, head, tuple(layers), mlp, _additive(owner, blocks, layers), hidden_size, vocabulary
+    )
+
+
+def _stack(net: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The longest list of like modules with projections in them, and its name."""
     stacks = [
         (name, m)
         for name, m in net.named_modules()
@@ -57,35 +84,47 @@ def dissect(net: Any, hidden_size: int) -> Anatomy:
     ]
     if not stacks:
         raise UserError("no stack of decoder blocks found in this model: it is not a causal language model")
-    stack_name, stack = max(stacks, key=lambda s: sum(p.numel() for p in s[1].parameters()))
-    owner = net.get_submodule(stack_name.rpartition(".")[0])
-    head = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
-    if head is None:
-        raise UserError("this model has no output head: a causal language model is needed")
-    blocks = tuple(stack)
-    names = {m: n for n, m in net.named_modules()}
+    return max(stacks, key=lambda s: sum(p.numel() for p in s[1].parameters()))
 
-    for i, block in enumerate(blocks):
-        _refuse_experts(i, block)
-    _refuse_two_ways(owner)
-    called: list[nn.Module] = []
-    hooks = []
-    direct = [m for m in owner.children() if m is not stack]
-    inside = [m for b in blocks for m in b.modules() if is_projection(m)]
-    for m in [*direct, *blocks, *inside]:
-        hooks.append(m.register_forward_hook(lambda mod, args, out: called.append(mod)))
+
+def _head(net: Any) -> tuple[nn.Module, int, int]:
+    """The output head, how many tokens it knows, and its input width: one linear map from hidden states to logits."""
     try:
-        with torch.no_grad():
-            ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
-            owner(input_ids=ids, use_cache=False)
-    finally:
-        for h in hooks:
-            h.remove()
+        head = net.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        head = None
+    if head is None:
+        others = [name for name, m in net.named_children() if is_projection(m)]
+        found = f" ({type(net).__name__} has {', '.join(others)} instead)" if others else ""
+        raise UserError(f"this model has no output head over its vocabulary{found}: a causal language model is needed")
+    name = next((n for n, m in net.named_modules() if m is head), "its output head")
+    if not is_projection(head) or isinstance(head, nn.Conv2d):
+        raise UserError(f"{name} ({type(head).__name__}) is an output head of another kind than one linear map")
+    layer = Layer(name, 0, kind_of(head), head)
+    vocabulary = int(getattr(getattr(net, "config", None), "vocab_size", 0) or layer.shape[0])
+    if layer.shape[0] < vocabulary:
+        raise UserError(
+            f"{name} gives {layer.shape[0]} values a token and not one for each of {vocabulary} tokens: "
+            "it classifies texts, and a causal language model is needed"
+        )
+    return head, vocabulary, layer.shape[1]
 
-    if called.count(blocks[-1]) != 1:
-        raise UserError("this model runs a block more than once, or not at all: it cannot be edited by layer")
-    end = called.index(blocks[-1])
-    after = tuple(m for m in called[end + 1 :] if m in direct)
+
+def _order(owner: nn.Module, watched: Sequence[nn.Module]) -> list[nn.Module]:
+    """The watched modules in the order in which they end, in a forward pass over two tokens."""
+    called: list[nn.Module] = []
+    hooks = [m.register_forward_hook(lambda mod, args, out: called.append(mod)) for m in watched]
+    with hooked(*hooks), torch.no_grad():
+        ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+        owner(input_ids=ids, use_cache=False)
+    return called
+
+
+def _down_projections(
+    net: nn.Module, blocks: Sequence[nn.Module], called: Sequence[nn.Module], hidden_size: int
+) -> list[Layer]:
+    """The last projection that runs in each block."""
+    names = {m: n for n, m in net.named_modules()}
     layers = []
     for i, block in enumerate(blocks):
         mine = set(block.modules())
@@ -100,8 +139,7 @@ def dissect(net: Any, hidden_size: int) -> Anatomy:
                 f"size {hidden_size}: this architecture has no single MLP down-projection to edit"
             )
         layers.append(layer)
-    mlp = _mlp_around(net, blocks[-1], layers[-1], called)
-    return Anatomy(owner, blocks, after, head, tuple(layers), mlp, _additive(owner, blocks, layers))
+    return layers
 
 
 def _mlp_around(net: nn.Module, block: nn.Module, layer: Layer, called: Sequence[nn.Module]) -> nn.Module | None:
@@ -153,14 +191,10 @@ def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Laye
         hooks = []
         for block, layer in zip(blocks, layers, strict=True):
             hooks.append(layer.module.register_forward_hook(lambda m, a, out: out + scale * ramp.to(out)))
-            # each block sees the unshifted stream, so that every block is judged alone
-            hooks.append(block.register_forward_hook(lambda m, a, out: _judge(out, seen, scale * ramp)))
-        try:
-            with torch.no_grad():
-                owner(input_ids=ids, use_cache=False)
-        finally:
-            for h in hooks:
-                h.remove()
+            # each block is given the unshifted stream, so that it is looked at alone
+            hooks.append(block.register_forward_hook(lambda m, a, out: _note(out, seen, scale * ramp)))
+        with hooked(*hooks), torch.no_grad():
+            owner(input_ids=ids, use_cache=False)
         return seen
 
     plain, shifted = outputs(0.0), outputs(1.0)
@@ -168,11 +202,13 @@ def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Laye
 
 
 def _shifted(a: Tensor, b: Tensor, ramp: Tensor) -> bool:
+    """Whether b is a + ramp, up to rounding."""
     rounding = 8 * torch.finfo(a.dtype).eps * a.float().abs()
     return bool(((b.float() - a.float() - ramp).abs() <= 0.05 + rounding).all())
 
 
-def _judge(output: Any, seen: list[Tensor], shift: Tensor) -> Any:
+def _note(output: Any, seen: list[Tensor], shift: Tensor) -> Any:
+    """Note a block's output, and give it without the shift."""
     hidden = hidden_of(output)
     seen.append(hidden.detach().clone())
     return with_hidden(output, hidden - shift.to(hidden))

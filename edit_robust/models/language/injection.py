@@ -1,14 +1,14 @@
-"""A place in a network where an edit's vector is injected: the subject's last token at one layer.
+"""Injecting a vector into a network: at the subject's last token, at one layer, as an edit's value optimisation does.
 
-`Site.read(delta)` gives the logits that matter with `delta` added there. Two implementations give the same numbers:
-the plain one runs whole sequences through the whole network, the tail one runs what `delta` can change.
+`read(delta)` gives the logits that matter with `delta` added there. Two implementations give the same numbers: the
+plain one runs whole sequences through the whole network, the tail one runs what `delta` can change and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from edit_robust.models.language.anatomy import hidden_of, with_hidden
+from edit_robust.models.language.decoder import Decoder
+from edit_robust.models.language.hooks import hooked
 
-if TYPE_CHECKING:
-    from edit_robust.models.language.causal_lm import CausalLM
 
-
-class Site(Protocol):
-    """keys: the projection's input [b, d_in] and out: the injection point's value [b, d], before any injection."""
+class Injection(Protocol):
+    """keys: the projection's inputs, and out: the values at the injection point, before anything is injected."""
 
     keys: Float[Tensor, "b d_in"]
     out: Float[Tensor, "b d"]
@@ -32,12 +31,12 @@ class Site(Protocol):
         ...
 
 
-class PlainSite:
+class PlainInjection:
     """The reference: every step runs all layers, positions and the whole vocabulary."""
 
     def __init__(
         self,
-        model: CausalLM,
+        model: Decoder,
         layer: str,
         where: str,
         rows: Sequence[Sequence[int]],
@@ -57,12 +56,8 @@ class PlainSite:
             ),
             block.register_forward_hook(lambda m, a, o: seen.update(block=hidden_of(o)[self.at])),
         ]
-        try:
-            with torch.no_grad():
-                model.net(input_ids=self.ids, use_cache=False)
-        finally:
-            for h in hooks:
-                h.remove()
+        with hooked(*hooks), torch.no_grad():
+            model.net(input_ids=self.ids, use_cache=False)
         self.keys, self.out = seen["key"].float(), seen[where].float()
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
@@ -74,16 +69,13 @@ class PlainSite:
             hidden[self.at] = hidden[self.at] + delta.to(hidden.dtype)
             return with_hidden(output, hidden.reshape(shape))
 
-        hook = module.register_forward_hook(inject)
-        try:
-            logits = self.model.net(input_ids=self.ids, use_cache=False).logits
-        finally:
-            hook.remove()
-        return logits.float()[self.reads]
+        with hooked(module.register_forward_hook(inject)):
+            logits = self.model.whole(self.ids)
+        return logits[self.reads]
 
 
-class _Prefix(DynamicCache):
-    """Keys and values of the prefix. Once frozen, it shows them in front of new ones and stays as it is."""
+class FrozenPrefix(DynamicCache):
+    """Keys and values of prefixes. Once frozen, they stand in front of new ones, and are never added to."""
 
     frozen = False
 
@@ -94,7 +86,7 @@ class _Prefix(DynamicCache):
         return torch.cat([kept.keys, key_states], -2), torch.cat([kept.values, value_states], -2)
 
 
-class TailSite:
+class TailInjection:
     """What delta can change: the positions from the subject's last token on, in the blocks above the layer.
 
     The prefix's keys and values, and the tail's stream as it leaves the edited block, are computed once.
@@ -103,7 +95,7 @@ class TailSite:
 
     def __init__(
         self,
-        model: CausalLM,
+        model: Decoder,
         layer: str,
         where: str,
         rows: Sequence[Sequence[int]],
@@ -120,9 +112,10 @@ class TailSite:
         )
         self.once = len(set(reads)) == len(reads)
         with torch.no_grad():
-            self._enter(prefixes, tails, where)
+            self._run_below(prefixes, tails, where)
 
-    def _enter(self, prefixes: Sequence[list[int]], tails: Sequence[list[int]], where: str) -> None:
+    def _run_below(self, prefixes: Sequence[list[int]], tails: Sequence[list[int]], where: str) -> None:
+        """Read the prefixes, then the tails as far as they do not depend on delta."""
         model = self.model
         ids = model.tokens(tails)
         lengths = torch.tensor([len(p) for p in prefixes], device=ids.device)
@@ -131,7 +124,7 @@ class TailSite:
         positions = (lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)).clamp_max(longest - 1)
         kwargs: dict[str, Any] = {"position_ids": positions}
         if gap:
-            cache = _Prefix()
+            cache = FrozenPrefix()
             model.hidden(model.tokens([p or [0] for p in prefixes]), past_key_values=cache, use_cache=True)
             cache.frozen = True
             prefix_mask = torch.arange(gap, device=ids.device) < lengths[:, None]
@@ -146,12 +139,8 @@ class TailSite:
             ),
             block.register_forward_hook(lambda m, a, o: seen.update(stream=hidden_of(o).clone())),
         ]
-        try:
-            with model.recording() as calls:
-                model.hidden(ids, **kwargs)
-        finally:
-            for h in hooks:
-                h.remove()
+        with hooked(*hooks), model.recording() as calls:
+            model.hidden(ids, **kwargs)
         self.calls = calls
         self.stream = seen["stream"]
         self.keys = seen["key"].float()
@@ -179,9 +168,5 @@ class TailSite:
             some = hidden_of(output)[:, 0]
             return with_hidden(output, some.new_zeros(hidden.shape).index_put(self.reads, some))
 
-        hooks = [mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)]
-        try:
+        with hooked(mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)):
             yield
-        finally:
-            for h in hooks:
-                h.remove()

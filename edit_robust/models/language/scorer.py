@@ -1,11 +1,10 @@
-"""Ask a language model many questions, again and again, while only a few layers change."""
+"""Ask a language model many questions, again and again, while only some parameters change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor
 
 from edit_robust.core import Example, Scores
 from edit_robust.core.work import Advance, silent
-
-if TYPE_CHECKING:
-    from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.decoder import Decoder
+from edit_robust.models.language.entry import Entry, entry_for
 
 
 @dataclass(frozen=True)
@@ -31,35 +29,36 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Below:
-    """What an edit cannot change, for every token of every row, flat.
+class Kept:
+    """What the changes cannot change: for every token of every row, one after the other, the tensors to start from.
 
-    keys: inputs of the lowest edited projection.  rest: its block's output without the projection's part.
+    The tokens of row i are those from offsets[i] to offsets[i + 1].
     """
 
-    block: int
-    keys: Float[Tensor, "tokens d_in"]
-    rest: Float[Tensor, "tokens d"]
+    entry: Entry
+    tensors: tuple[Float[Tensor, "tokens _"], ...]
     offsets: list[int]
 
 
 class Scorer:
-    """Questions made ready: tokenised once, rows shared, everything below the lowest edited layer computed once.
+    """Questions made ready: tokenised once, rows shared, and what does not depend on `changes` computed once.
 
+    changes: names of all parameters that may change between two times of asking; none: nothing is kept.
     A choice's tokens are scored under teacher forcing; choices of an example whose token rows coincide, or of
     which one begins the other, are read from one row (attention is causal).
     """
 
-    def __init__(self, model: CausalLM, examples: Sequence[Example], layers: Sequence[str] = ()) -> None:
-        self.model, self.examples = model, list(examples)
+    def __init__(self, model: Decoder, examples: Sequence[Example], changes: Sequence[str] = ()) -> None:
+        self.model, self.examples, self.changes = model, list(examples), tuple(changes)
         self.k = max((len(e.choices) for e in self.examples), default=1)
         self.reads, self.rows = self._plan()
         self.by_example: list[list[Read]] = [[] for _ in self.examples]
         for read in self.reads:
             self.by_example[read.example].append(read)
-        self.below: Below | None = None
-        if model.fast and layers:
-            self._compute_below(min(layers, key=lambda n: model.layers[n].index))
+        entry = entry_for(model, self.changes) if self.changes else None
+        self.kept = self._keep(entry) if entry and model.fast else None
+        # when embeddings change, so may the way in which blocks are called: nothing that was recorded is used
+        self._from_scratch = bool(self.changes) and entry is None
 
     def _plan(self) -> tuple[list[Read], list[list[int]]]:
         asked = [(i, j, str(e.x), str(c)) for i, e in enumerate(self.examples) for j, c in enumerate(e.choices)]
@@ -79,25 +78,23 @@ class Scorer:
         return [Read(i, j, place[row], start, targets) for i, j, row, start, targets in wanted], rows
 
     @torch.no_grad()
-    def _compute_below(self, layer_name: str) -> None:
-        """One pass to the lowest edited projection. Skipped when it would not fit in `cache_gb`."""
-        model, layer = self.model, self.model.layers[layer_name]
-        d_out, d_in = layer.shape
+    def _keep(self, entry: Entry) -> Kept | None:
+        """One pass over all rows as far as the entry. None when it would not fit in `cache_gb`."""
+        model = self.model
         total = sum(len(r) for r in self.rows)
-        if total == 0 or total * (d_in + d_out) * layer.weight.element_size() > model.cache_gb * 2**30:
-            return
+        size = model.anatomy.layers[0].weight.element_size()
+        if total == 0 or total * sum(entry.widths) * size > model.cache_gb * 2**30:
+            return None
         offsets = np.concatenate([[0], np.cumsum([len(r) for r in self.rows])]).tolist()
-        device = layer.weight.device
-        keys = torch.empty(total, d_in, dtype=model.dtype, device=device)
-        rest = torch.empty(total, d_out, dtype=model.dtype, device=device)
+        tensors = tuple(torch.empty(total, w, dtype=model.dtype, device=entry.device) for w in entry.widths)
         with model.progress("Reading the questions", len(self.rows)) as advance:
             for batch in model.batches([len(r) for r in self.rows]):
-                k, r = model.enter(layer, model.tokens([self.rows[i] for i in batch]))
+                captured = entry.capture(model.tokens([self.rows[i] for i in batch]))
                 for b, i in enumerate(batch):
-                    at = slice(offsets[i], offsets[i + 1])
-                    keys[at], rest[at] = k[b, : len(self.rows[i])], r[b, : len(self.rows[i])]
+                    for tensor, found in zip(tensors, captured, strict=True):
+                        tensor[offsets[i] : offsets[i + 1]] = found[b, : len(self.rows[i])]
                 advance(len(batch))
-        self.below = Below(layer.index, keys, rest, offsets)
+        return Kept(entry, tensors, offsets)
 
     @torch.no_grad()
     def score(self, which: Sequence[int] | None = None) -> Scores:
@@ -122,7 +119,7 @@ class Scorer:
         with self._progress(len(reads)) as advance:
             for r in reads:
                 row = self.rows[r.row][: r.start + len(r.targets)]
-                out = self.model.net(input_ids=self.model.tokens([row]), use_cache=False).logits[0].float()
+                out = self.model.whole(self.model.tokens([row]))[0]
                 out = out[r.start :].log_softmax(-1)
                 want = torch.tensor(r.targets, device=out.device)
                 logp[r.example, r.choice] = float(out.gather(1, want[:, None]).mean())
@@ -148,18 +145,17 @@ class Scorer:
 
     def _hidden(self, rows: Sequence[int]) -> Float[Tensor, "b t d"]:
         """Final hidden states (before the last norm) of some rows, starting as late as possible."""
-        model, below = self.model, self.below
-        width = max(len(self.rows[i]) for i in rows)
-        if below is None:
+        model, kept = self.model, self.kept
+        if kept is None:
             ids = model.tokens([self.rows[i] for i in rows])
-            return model.enter_all(ids)
+            return model.before_block(model.n_layers, ids) if self._from_scratch else model.after_blocks(ids)
+        width = max(len(self.rows[i]) for i in rows)
         index = np.zeros((len(rows), width), dtype=np.int64)
         for b, i in enumerate(rows):
-            index[b, : len(self.rows[i])] = np.arange(below.offsets[i], below.offsets[i + 1])
-        at = torch.from_numpy(index).to(below.keys.device)
-        layer = model.anatomy.layers[below.block]
-        hidden = below.rest[at] + layer.module(below.keys[at])
-        return model.replay(hidden, model.calls(width), below.block + 1)
+            index[b, : len(self.rows[i])] = np.arange(kept.offsets[i], kept.offsets[i + 1])
+        at = torch.from_numpy(index).to(kept.entry.device)
+        hidden = kept.entry.resume([tensor[at] for tensor in kept.tensors])
+        return model.replay(hidden, model.calls(width), kept.entry.start)
 
     def _read(
         self, hidden: Tensor, spots: Sequence[tuple[int, Read]], logp: np.ndarray, hits: np.ndarray, chunk: int = 1024

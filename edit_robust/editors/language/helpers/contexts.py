@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edit_robust.core import UserError
 from edit_robust.core.files import write_text
 from edit_robust.core.work import Workspace
-
-if TYPE_CHECKING:
-    from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.causal_lm import CausalLM
 
 Groups = list[list[str]]
 #: (beginnings, texts sampled from each, total length in tokens)
@@ -91,4 +88,5 @@ def _check(found: object, where: str) -> Groups:
 
 
 def flatten(groups: Groups) -> list[str]:
+    """All templates, group after group."""
     return [t for g in groups for t in g]

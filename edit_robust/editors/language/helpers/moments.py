@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import UserError, nearest
-from edit_robust.core.files import atomic_path, write_text
 from edit_robust.core.work import Workspace
+from edit_robust.editors.helpers.cache import UNREADABLE, key_digest, make_missing, read_arrays, write_arrays
+from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
-
-if TYPE_CHECKING:
-    from edit_robust.models.language.causal_lm import CausalLM
-
 
 log = logging.getLogger(__name__)
 #: Smallest pivot, relative to the mean diagonal, of a second moment that is used as it is; and the ridge for others.
 SINGULAR, RIDGE = 1e-12, 1e-3
-UNREADABLE = (TypeError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -80,38 +72,65 @@ def second_moments(
     """
     if source != "computed":
         return _given(model, layers, source)
-    documents = _documents(task, dataset, n_samples)
-    if len(documents) < n_samples:
-        n_samples = len(documents)
-    documents = documents[:n_samples]
+    documents = _documents(task, dataset, n_samples)[:n_samples]
     if not documents:
         raise UserError("the corpus for second moments is empty: give editor.mom2_dataset=FILE or editor.mom2=FILE.npz")
     text = hashlib.sha256("\x00".join(documents).encode()).hexdigest()[:16]
-    paths = {}
+    folder = work.cache / "moments"
+    paths: dict[str, tuple[Path, dict[str, object]]] = {}
     for name in layers:
-        key = {"model": model.base, "layer": name, "documents": n_samples, "text": text, "dtype": str(model.dtype)}
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        paths[name] = (work.cache / "moments" / f"{digest}.npz", {**key, "model_name": model.name, "corpus": dataset})
-    found: dict[str, Tensor] = {}
-    work.cache.joinpath("moments").mkdir(parents=True, exist_ok=True)
-    missing = [n for n in layers if not paths[n][0].exists()]
-    if missing:
-        group = hashlib.sha256("".join(str(paths[n][0]) for n in missing).encode()).hexdigest()[:16]
-        with FileLock(work.cache / "moments" / f"{group}.lock"):
-            missing = [n for n in layers if not paths[n][0].exists()]  # another process may have made them
-            if missing:
-                _compute(model, missing, documents, paths, work.cache / "moments" / f"{group}.partial.npz", work)
-    for name in layers:
-        found[name] = _load(paths[name][0]).to(model.layers[name].weight.device)
-    return found
+        key = {"model": model.base, "layer": name, "documents": len(documents), "text": text, "dtype": str(model.dtype)}
+        paths[name] = (folder / f"{key_digest(key)}.npz", {**key, "model_name": model.name, "corpus": dataset})
+    missing = [paths[n][0] for n in layers if not paths[n][0].exists()]
+    group = hashlib.sha256("".join(map(str, missing)).encode()).hexdigest()[:16]
+
+    def make(absent: list[Path]) -> None:
+        names = [n for n in layers if paths[n][0] in absent]
+        _compute(model, names, documents, paths, folder / f"{group}.partial.npz", work)
+
+    make_missing(missing, folder / f"{group}.lock", make)
+    found = {n: read_arrays(paths[n][0], ["moment"], "second moment")[0] for n in layers}
+    return {n: moment.to(model.layers[n].weight.device) for n, moment in found.items()}
 
 
 def _documents(task: Task, dataset: str, n_samples: int) -> list[str]:
     if dataset == "task":
-        return task.corpus()
+        corpus = getattr(task, "corpus", None)
+        if corpus is None:
+            raise UserError(
+                "this task has no text for second moments: give editor.mom2_dataset=FILE or editor.mom2=FILE.npz"
+            )
+        return list(corpus())
     from edit_robust.tasks.language.documents import documents
 
     return documents(dataset, n_samples, "editor.mom2_dataset")
+
+
+@dataclass
+class _Sums:
+    """Sums of k k^T over the documents read so far, by layer, which a killed process leaves in a file."""
+
+    matrices: dict[str, Float[Tensor, "d_in d_in"]]
+    documents: int = 0
+    tokens: int = 0
+
+    @staticmethod
+    def of(model: CausalLM, layers: Sequence[str], kept: Path) -> _Sums:
+        """Zeros, or what the file `kept` holds."""
+        sums = _Sums({})
+        for n in layers:
+            zeros = torch.zeros(2 * (model.layers[n].shape[1],), dtype=torch.float64)
+            sums.matrices[n] = zeros.to(model.layers[n].weight.device)
+        if kept.exists():
+            with np.load(kept) as f:
+                sums.documents, sums.tokens = int(f["done"]), int(f["tokens"])
+                for i, n in enumerate(layers):
+                    sums.matrices[n] += torch.from_numpy(f[f"sum{i}"]).to(sums.matrices[n].device)
+        return sums
+
+    def keep(self, path: Path) -> None:
+        arrays = {f"sum{i}": m.cpu().numpy() for i, m in enumerate(self.matrices.values())}
+        write_arrays(path, {"done": np.array(self.documents), "tokens": np.array(self.tokens), **arrays})
 
 
 @torch.no_grad()
@@ -125,51 +144,39 @@ def _compute(
     chunk: int = 64,
     keep_every: float = 30.0,
 ) -> None:
+    """Run the model over the documents, `chunk` at a time, and write each layer's file; `partial` is kept on the way,
+    every `keep_every` seconds."""
     rows = [ids[: model.max_tokens] for ids, _ in model.text.spans(documents)]
-    last = max(model.layers[n].index for n in layers)
-    sums = {n: torch.zeros(2 * (model.layers[n].shape[1],), dtype=torch.float64) for n in layers}
-    sums = {n: s.to(model.layers[n].weight.device) for n, s in sums.items()}
-    done, tokens = 0, 0
-    if partial.exists():
-        with np.load(partial) as kept:
-            done, tokens = int(kept["done"]), int(kept["tokens"])
-            for i, n in enumerate(layers):
-                sums[n] += torch.from_numpy(kept[f"sum{i}"]).to(sums[n].device)
+    sums = _Sums.of(model, layers, partial)
     saved = time.monotonic()
     with work.progress("Second moments", len(rows)) as advance:
-        advance(done)
-        while done < len(rows):
-            part = [r for r in rows[done : done + chunk] if r]
-            for batch in model.batches([len(r) for r in part]):
-                ids = model.tokens([part[i] for i in batch])
-                seen = model.run_to(last, ids, layers)
-                real = torch.arange(ids.shape[1]) < torch.tensor([len(part[i]) for i in batch])[:, None]
-                for n in layers:
-                    k = seen[n][real.to(seen[n].device)].double()
-                    sums[n] += k.T @ k
-                tokens += int(real.sum())
-            done += chunk
+        advance(sums.documents)
+        while sums.documents < len(rows):
+            _add_rows(model, [r for r in rows[sums.documents : sums.documents + chunk] if r], sums)
+            sums.documents += chunk
             advance(chunk)
-            if time.monotonic() - saved > keep_every and done < len(rows):
-                with atomic_path(partial) as temporary, temporary.open("wb") as f:
-                    kept = {f"sum{i}": sums[n].cpu().numpy() for i, n in enumerate(layers)}
-                    np.savez(f, done=done, tokens=tokens, **kept)
+            if time.monotonic() - saved > keep_every and sums.documents < len(rows):
+                sums.keep(partial)
                 saved = time.monotonic()
     for n in layers:
         path, provenance = paths[n]
-        moment = (sums[n] / tokens).cpu().numpy()
-        with atomic_path(path) as temporary, temporary.open("wb") as f:
-            np.savez(f, moment=moment)
-        write_text(path.with_suffix(".json"), json.dumps({**provenance, "tokens": tokens}, indent=1))
+        moment = (sums.matrices[n] / sums.tokens).cpu().numpy()
+        write_arrays(path, {"moment": moment}, {**provenance, "tokens": sums.tokens})
     partial.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> Tensor:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            return torch.from_numpy(f["moment"])
-    except UNREADABLE as e:
-        raise UserError(f"the stored second moment {path} cannot be read ({e}); delete it to compute it again") from e
+def _add_rows(model: CausalLM, rows: Sequence[Sequence[int]], sums: _Sums) -> None:
+    """Add what the tokens of some documents give."""
+    layers = list(sums.matrices)
+    last = max(model.layers[n].index for n in layers)
+    for batch in model.batches([len(r) for r in rows]):
+        ids = model.tokens([rows[i] for i in batch])
+        seen = model.run_to(last, ids, layers)
+        real = torch.arange(ids.shape[1]) < torch.tensor([len(rows[i]) for i in batch])[:, None]
+        for n in layers:
+            k = seen[n][real.to(seen[n].device)].double()
+            sums.matrices[n] += k.T @ k
+        sums.tokens += int(real.sum())
 
 
 def _given(model: CausalLM, layers: Sequence[str], source: str) -> dict[str, Tensor]:

@@ -14,20 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from edit_robust.core import Request, UserError
 from edit_robust.editors.base import check_numbers, continuation
-
-if TYPE_CHECKING:
-    from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.editors.helpers.adam import Adam
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.injection import Injection
 
 STOP = 5e-2
+KL_PROMPT = "{} is a"
 
 
 class Options(TypedDict):
@@ -70,9 +71,6 @@ def value_options(
     }
 
 
-KL_PROMPT = "{} is a"
-
-
 @dataclass(frozen=True)
 class Values:
     """What the optimisation found, a row a request.
@@ -92,10 +90,17 @@ class Values:
 
 @dataclass(frozen=True)
 class _Rows:
+    """Token rows of all requests: prompt + target for every template, then "{subject} is a" for every request.
+
+    positions: the subject's last token in each row.   owner: the request of each row.
+    reads: (row, position) of what is read: the targets' tokens first, then one place a request for the KL term.
+    targets, weights, target_owner: the wanted token of each target read, its share of the loss, and its request.
+    """
+
     tokens: list[list[int]]
     positions: list[int]
     owner: list[int]
-    reads: list[tuple[int, int]]  # (row, position): target reads first, then one KL read a request
+    reads: list[tuple[int, int]]
     targets: list[int]
     weights: list[float]
     target_owner: list[int]
@@ -114,6 +119,7 @@ def subject_rows(
 
 
 def _texts(requests: Sequence[Request], templates: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Every template with every request's prompt in it, and where the subject ends, in characters."""
     texts, ends = [], []
     for r in requests:
         before = str(r.x).partition("{}")[0]
@@ -168,51 +174,88 @@ def optimise_values(
     used = list(templates) if bare is not None else [*templates, "{}"]
     rows = _rows(model, requests, used)
     n, c = len(requests), len(used)
-    site = model.site(layer, where, rows.tokens, rows.positions, rows.reads, plain)
-    keys = site.keys[: n * c].reshape(n, c, -1)
-    out = site.out[: n * c].reshape(n, c, -1)
+    injection = model.injection(layer, where, rows.tokens, rows.positions, rows.reads, plain)
+    keys = injection.keys[: n * c].reshape(n, c, -1)
+    out = injection.out[: n * c].reshape(n, c, -1)
     pick = bare if bare is not None else c - 1
     init = out[:, pick]
-    device = init.device
+    loss = _Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
+    delta, info = _minimise(loss, init, clamp * init.norm(dim=1), lr, steps)
+    used_keys = keys if bare is not None else keys[:, :-1]
+    used_out = out if bare is not None else out[:, :-1]
+    return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
 
-    owner = torch.tensor(rows.owner, device=device)
-    weights = torch.tensor(rows.weights, device=device)
-    if bare is None:  # the bare prompt was added for its key alone, and takes no part in the loss
-        reading = torch.tensor([row % c != c - 1 for row, _ in rows.reads[: len(rows.targets)]], device=device)
-        weights = weights * reading * c / (c - 1)
-    target_owner = torch.tensor(rows.target_owner, device=device)
-    targets = torch.tensor(rows.targets, device=device)
-    bound = clamp * init.norm(dim=1)
 
-    delta = torch.zeros_like(init)
-    first, second = torch.zeros_like(init), torch.zeros_like(init)
+@dataclass
+class _Loss:
+    """The loss of each request as a function of its vector. `unedited`: log-probabilities behind "{subject} is a" in
+    the unedited model, known after the first call, which must be made with zeros."""
+
+    injection: Injection
+    init: Float[Tensor, "r d"]
+    owner: Int[Tensor, " rows"]
+    targets: Int[Tensor, " t"]
+    target_owner: Int[Tensor, " t"]
+    weights: Float[Tensor, " t"]
+    weight_decay: float
+    kl_factor: float
+    unedited: Float[Tensor, "r v"] | None = None
+
+    @staticmethod
+    def of(
+        injection: Injection,
+        rows: _Rows,
+        init: Float[Tensor, "r d"],
+        c: int,
+        bare_added: bool,
+        weight_decay: float,
+        kl_factor: float,
+    ) -> _Loss:
+        """The loss over `c` prompts a request; `bare_added`: the last of them is there for its key alone."""
+        device = init.device
+        weights = torch.tensor(rows.weights, device=device)
+        if bare_added:
+            reading = torch.tensor([row % c != c - 1 for row, _ in rows.reads[: len(rows.targets)]], device=device)
+            weights = weights * reading * c / (c - 1)
+        owner, targets, target_owner = (
+            torch.tensor(x, device=device) for x in (rows.owner, rows.targets, rows.target_owner)
+        )
+        return _Loss(injection, init, owner, targets, target_owner, weights, weight_decay, kl_factor)
+
+    def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
+        """The loss of each request, and the target's part of it."""
+        init, device = self.init, self.init.device
+        logp = self.injection.read(delta[self.owner]).log_softmax(-1).to(device)
+        goal, subject = logp[: len(self.targets)], logp[len(self.targets) :]
+        if self.unedited is None:
+            self.unedited = subject.detach()
+        token_nll = -goal.gather(1, self.targets[:, None])[:, 0] * self.weights
+        nll = torch.zeros(len(init), device=device).index_add(0, self.target_owner, token_nll)
+        # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
+        kl = self.kl_factor * F.kl_div(self.unedited, subject, log_target=True, reduction="none").sum(1)
+        decay = self.weight_decay * delta.norm(dim=1) / init.norm(dim=1) ** 2
+        return nll + kl + decay, nll
+
+
+def _minimise(
+    loss_of: _Loss, init: Float[Tensor, "r d"], bound: Float[Tensor, " r"], lr: float, steps: int
+) -> tuple[Float[Tensor, "r d"], list[dict[str, float]]]:
+    """Adam from 0, each row on its own, in a ball of radius `bound`; what is known of each row afterwards."""
+    n, device = len(init), init.device
+    delta, adam = torch.zeros_like(init), Adam.like(init)
     active = torch.ones(n, dtype=torch.bool, device=device)
     taken = [0] * n
-    before: Tensor | None = None
     nll = loss = torch.zeros(n, device=device)
-    for step in range(steps):
+    for step in range(1, steps + 1):
         delta.requires_grad_(True)
-        logp = site.read(delta[owner]).log_softmax(-1).to(device)
-        goal, subject = logp[: len(targets)], logp[len(targets) :]
-        if before is None:
-            before = subject.detach()
-        token_nll = -goal.gather(1, targets[:, None])[:, 0] * weights
-        nll = torch.zeros(n, device=device).index_add(0, target_owner, token_nll)
-        # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
-        kl = kl_factor * F.kl_div(before, subject, log_target=True, reduction="none").sum(1)
-        decay = weight_decay * delta.norm(dim=1) / init.norm(dim=1) ** 2
-        loss = nll + kl + decay
+        loss, nll = loss_of(delta)
         active = active & (loss.detach() >= STOP)
-        if step == steps - 1 or not bool(active.any()):
+        if step == steps or not bool(active.any()):
             break
         (gradient,) = torch.autograd.grad(torch.where(active, loss, 0.0).sum(), delta)
         delta = delta.detach()
         taken = [t + int(a) for t, a in zip(taken, active.tolist(), strict=True)]
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.999 * second + 0.001 * gradient**2
-        move = (lr / (1 - 0.9 ** (step + 1))) * first
-        move = move / (second.sqrt() / (1 - 0.999 ** (step + 1)) ** 0.5 + 1e-8)
-        delta = torch.where(active[:, None], delta - move, delta)
+        delta = torch.where(active[:, None], delta - adam.move(gradient, step, lr), delta)
         length = delta.norm(dim=1)
         shrink = torch.where(length > bound, bound / length, torch.ones_like(length))
         delta = delta * shrink[:, None]
@@ -227,6 +270,4 @@ def optimise_values(
         }
         for i in range(n)
     ]
-    used_keys = keys if bare is not None else keys[:, :-1]
-    used_out = out if bare is not None else out[:, :-1]
-    return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
+    return delta, info

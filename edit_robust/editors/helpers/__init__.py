@@ -1,0 +1,1 @@
+"""What editors of language and of vision models share."""
