@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edit_robust.config.check import build
+from edit_robust.config.nodes import build
 from edit_robust.core import UserError
 from edit_robust.runs.reader import Run
 

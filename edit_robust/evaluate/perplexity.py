@@ -24,7 +24,7 @@ class Perplexity(Measure):
     tokens: how much of it is read, in tokens; the first document is always read.
     """
 
-    needs = Needs(model=("scorer", "text"), task=("held_out",))
+    needs = Needs(model=("scorer",), task=("held_out",))
 
     def __init__(self, tokens: int = 4096) -> None:
         if tokens < 1:

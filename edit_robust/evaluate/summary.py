@@ -56,14 +56,6 @@ def columns_of(
     return list(found.values())
 
 
-def known_columns(results: Results) -> list[Column]:
-    """The built-in measures' columns of any run: how runs of older versions, which kept none, are summed up."""
-    records = results.records
-    if records is None or records.empty or "request" not in records:
-        return []
-    return columns_of(BUILTIN, results)
-
-
 def summarise(
     records: pd.DataFrame, seconds: Mapping[str, float] | None = None, memory: Mapping[str, float] | None = None
 ) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class LogitsAlong(Protocol):
     def judge(
         self, logits: Float[Tensor, "n c"], target: np.ndarray, classes: tuple[int, ...] | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted class [n] and log-probability of the right one [n], among `classes` where only some are possible."""
+        """Predicted class [n], log-probability of the right one [n]; among `classes` where only some are possible."""
         ...
 
     def at_base(self, base: Mapping[str, Tensor]) -> AbstractContextManager[None]:

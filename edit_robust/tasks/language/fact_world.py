@@ -26,6 +26,7 @@ class FactWorldTask:
     """
 
     protocol = "counterfact"
+    gives: ClassVar[type[Request]] = TextRequest
     needs: ClassVar[str] = "nothing: the world is built in (models of other data do not know its facts)"
     corpus_source = "training text of the fact world"
     held_out_source = "unseen text of the fact world"

@@ -68,6 +68,7 @@ class FileTask(ABC):
     """A task whose requests come from one file; it is read once, at the first question about it."""
 
     needs: ClassVar[str]
+    gives: ClassVar[type[Request]] = TextRequest
     contrast: ClassVar[bool] = True
 
     def __init__(
