@@ -7,7 +7,6 @@ token. C is taken over all pixels of many images, once for every model, layer an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from edit_robust.core import Layer, UserError
-from edit_robust.core.files import atomic_path, write_text
 from edit_robust.core.images import ImageSet
 from edit_robust.core.work import Workspace
-from edit_robust.editors.language.helpers.moments import UNREADABLE
+from edit_robust.editors.helpers.cache import key_digest, make_missing, read_arrays, write_arrays
 from edit_robust.models.vision.classifier import Classifier
 
 
@@ -110,17 +107,14 @@ def image_moments(
     ids = hashlib.sha256("\x00".join([images.source, images.shift, *images.ids[:n]]).encode()).hexdigest()[:16]
     seen = f"{model.preprocessing}"
     key = {"model": model.position, "layer": layer, "images": n, "ids": ids, "as": seen, "dtype": str(model.dtype)}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = work.cache / "image-moments" / f"{digest}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():  # another process may have made it
-                found, count = _compute(model, layer, images, n, work, chunk or model.batch_size)
-                with atomic_path(path) as temporary, temporary.open("wb") as f:
-                    np.savez(f, second=found.second.cpu().numpy(), mean=found.mean.cpu().numpy())
-                story = {**key, "model_name": model.name, "source": images.source, "pixels": count}
-                write_text(path.with_suffix(".json"), json.dumps(story, indent=1))
+    path = work.cache / "image-moments" / f"{key_digest(key)}.npz"
+
+    def make(missing: list[Path]) -> None:
+        found, count = _compute(model, layer, images, n, work, chunk or model.batch_size)
+        arrays = {"second": found.second.cpu().numpy(), "mean": found.mean.cpu().numpy()}
+        write_arrays(path, arrays, {**key, "model_name": model.name, "source": images.source, "pixels": count})
+
+    make_missing([path], path.with_suffix(".lock"), make)
     return _load(path, model.layers[layer])
 
 
@@ -146,11 +140,7 @@ def _compute(
 
 
 def _load(path: Path, layer: Layer) -> Moments:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            second, mean = torch.from_numpy(f["second"]), torch.from_numpy(f["mean"])
-    except UNREADABLE as e:
-        raise UserError(f"the stored second moment {path} cannot be read ({e}); delete it to compute it again") from e
+    second, mean = read_arrays(path, ["second", "mean"], "second moment")
     if second.shape != (width(layer), width(layer)):
         raise UserError(f"the stored second moment {path} is of another size; delete it to compute it again")
     return Moments(second.to(layer.weight.device), mean.to(layer.weight.device))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, LowRank
+from edit_robust.editors.helpers.adam import Adam
 from edit_robust.editors.vision.helpers.features import LabelledFeatures, correct, slices
 from edit_robust.editors.vision.helpers.options import Training
 from edit_robust.editors.vision.helpers.selection import Selection
@@ -138,32 +139,30 @@ class LowRankProblem:
         return None if images is None else LayerInputs.of(self.layer, images.features, self.batch_size)
 
 
-@dataclass
 class _Steps:
     """SGD with momentum, or Adam, of many runs that each have a learning rate [g, 1, 1]."""
 
-    how: Training
-    rate: Tensor
-    first: list[Tensor]
-    second: list[Tensor]
-    count: int = 0
+    def __init__(self, training: Training, rate: Tensor, params: Sequence[Tensor]) -> None:
+        self.training, self.rate, self.count = training, rate, 0
+        adam = training.optimizer == "adam"
+        self.adam = [Adam.like(p, rounding="fused") for p in params] if adam else []
+        self.velocity = [] if adam else [torch.zeros_like(p) for p in params]
 
     def step(self, params: list[Tensor], grads: Sequence[Tensor]) -> None:
         self.count += 1
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            g = g + self.how.weight_decay * p
-            if self.how.optimizer == "adam":
-                self.first[i].lerp_(g, 0.1)
-                self.second[i].mul_(0.999).addcmul_(g, g, value=0.001)
-                root = (self.second[i] / (1 - 0.999**self.count)).sqrt() + 1e-8
-                p -= self.rate * (self.first[i] / (1 - 0.9**self.count)) / root
+            g = g + self.training.weight_decay * p
+            if self.adam:
+                p -= self.adam[i].move(g, self.count, self.rate)
             else:
-                self.first[i].mul_(self.how.momentum).add_(g)
-                p -= self.rate * self.first[i]
+                self.velocity[i].mul_(self.training.momentum).add_(g)
+                p -= self.rate * self.velocity[i]
 
-    def keep(self, rows: Tensor) -> None:
-        self.rate = self.rate[rows]
-        self.first, self.second = [t[rows] for t in self.first], [t[rows] for t in self.second]
+    def keep(self, runs: Tensor) -> None:
+        """Go on with some of the runs."""
+        self.rate, self.velocity = self.rate[runs], [t[runs] for t in self.velocity]
+        for adam in self.adam:
+            adam.keep(runs)
 
 
 class _Runs:
@@ -251,9 +250,7 @@ def optimise(problem: LowRankProblem, training: Training, starts: Starts, train_
     """
     runs = _Runs(problem, training, starts)
     moved = [runs.u, runs.v] if train_v else [runs.u]
-    steps = _Steps(
-        training, runs.rates[:, None, None], [torch.zeros_like(p) for p in moved], [torch.zeros_like(p) for p in moved]
-    )
+    steps = _Steps(training, runs.rates[:, None, None], moved)
     for step in range(1, training.epochs + 1):
         losses, grads = problem.gradients(runs.u, runs.v, train_v)
         runs.note_losses(losses)
