@@ -144,7 +144,7 @@ def test_a_limited_drop_is_kept_to_where_it_can_be(model: Callable[[str], Classi
 # -- against plain loops on the whole network --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["vgg", "resnet", "vit"])
+@pytest.mark.parametrize("kind", ["vgg", "resnet", "vit", "mha", "tower"])
 @pytest.mark.parametrize("name", ["local-ft", "global-ft", "local-collision", "global-collision", "frozen"])
 def test_training_below_cached_features_is_training_of_the_whole_network(
     name: str, kind: str, model: Callable[[str], Classifier], work: Workspace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,8 @@ import timm.models.resnet
 import timm.models.vgg
 import timm.models.vision_transformer
 import torch
-from torch import nn
+import torchvision.models.vision_transformer
+from torch import Tensor, nn
 
 from edit_robust.core import ImageRequest
 from edit_robust.core.images import ImageSet, Triples
@@ -51,7 +53,55 @@ def _even() -> nn.Module:
     return nn.Sequential(nn.Sequential(*first, *middle), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, CLASSES))
 
 
-NETS: dict[str, Callable[[], nn.Module]] = {"vgg": _vgg, "resnet": _resnet, "vit": _vit, "even": _even}
+def _mha() -> nn.Module:
+    """torchvision's vision transformer, whose attention is nn.MultiheadAttention."""
+    net = torchvision.models.vision_transformer.VisionTransformer(
+        image_size=SIZE, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
+    )
+    nn.init.normal_(net.heads.head.weight, std=0.3)  # it starts at zero
+    return net
+
+
+class Tower(nn.Module):
+    """A vision transformer as OpenAI's CLIP has it: class and position embeddings and a last projection are bare
+    parameters, and the attention is nn.MultiheadAttention."""
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.attn = nn.MultiheadAttention(width, 2, batch_first=True)
+            parts = {"c_fc": nn.Linear(width, 2 * width), "gelu": nn.GELU(), "c_proj": nn.Linear(2 * width, width)}
+            self.mlp = nn.Sequential(OrderedDict(parts))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.ln_1(x)
+            x = x + self.attn(h, h, h, need_weights=False)[0]
+            return x + self.mlp(self.ln_2(x))
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 4, 4, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(width))
+        self.positional_embedding = nn.Parameter(0.1 * torch.randn(1 + (SIZE // 4) ** 2, width))
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(self.Block(width) for _ in range(2)))
+        self.proj = nn.Parameter(0.3 * torch.randn(width, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1) + self.positional_embedding
+        return self.ln_post(self.blocks(self.ln_pre(x))[:, 0]) @ self.proj
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "vgg": _vgg,
+    "resnet": _resnet,
+    "vit": _vit,
+    "even": _even,
+    "mha": _mha,
+    "tower": Tower,
+}
 
 
 def tiny_net(kind: str) -> nn.Module:

@@ -109,13 +109,16 @@ def _last_of(unit: str, projections: Sequence[Visit], order: Sequence[Visit], ca
 
 
 def _chain(net: nn.Module, projections: Sequence[Visit]) -> list[Visit]:
-    """Convolutions that stand directly in the list that holds the most of them; all projections where none does."""
+    """Convolutions that stand directly in the list that holds the most of them. Where every list holds one at most:
+    all convolutions, and all projections of a network that has one convolution or none."""
+    convolutions = [v for v in projections if isinstance(v.module, nn.Conv2d)]
     parents: dict[str, list[Visit]] = {}
-    for v in projections:
+    for v in convolutions:
         parent = v.name.rpartition(".")[0]
-        if isinstance(v.module, nn.Conv2d) and isinstance(net.get_submodule(parent), nn.Sequential):
+        if isinstance(net.get_submodule(parent), nn.Sequential):
             parents.setdefault(parent, []).append(v)
-    return max(parents.values(), key=len) if parents else list(projections)
+    largest = max(parents.values(), key=len, default=[])
+    return next((some for some in (largest, convolutions) if len(some) >= 2), list(projections))
 
 
 def _end_of(net: nn.Module, visit: Visit, order: Sequence[Visit], projections: Sequence[Visit]) -> nn.Module:

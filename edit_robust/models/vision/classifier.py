@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float, Float32, Int, Int32, UInt8
 from torch import Tensor, nn
 
-from edit_robust.core import Delta, Editable, Layer, UserError, nearest
+from edit_robust.core import Delta, Layer, UserError, nearest
 from edit_robust.core.images import Pixels
 from edit_robust.core.options import Aside, DataFile
-from edit_robust.core.work import ShowProgress, silent
+from edit_robust.core.weights import check_weights
+from edit_robust.core.work import silent
+from edit_robust.models.base import Model
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.vision.anatomy import Block, Visit, find_blocks, visits
 from edit_robust.models.vision.fully_connected import run_as_linear
@@ -33,7 +35,7 @@ SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that run on as one bat
 Line = tuple[Delta, Sequence[float]]  # a change, and how much of it is added to the weights, several times
 
 
-class Classifier(Editable):
+class Classifier(Model):
     """An image classifier: of timm, of torchvision, built in, or a module of one's own.
 
     path:        weights: a .safetensors or .pth file, `builtin:NAME` for a shipped model, `random` for untrained ones,
@@ -89,7 +91,8 @@ class Classifier(Editable):
         self.size = self.preprocessing.size
         # Weights stay as they are: their matrices are views, which another format would turn into copies.
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self.progress: ShowProgress = silent
+        self.progress = silent
+        check_weights(found.net)
         ready = found.net.to(self.device, self.dtype).eval().requires_grad_(False)
         if fast and self.device.type == "cpu":
             run_as_linear(ready)
@@ -113,10 +116,6 @@ class Classifier(Editable):
 
     # -- structure ---------------------------------------------------------------------------------------------------
 
-    @property
-    def n_layers(self) -> int:
-        return len(self.blocks)
-
     def layer_at(self, index: int) -> Layer:
         """The edited projection of block `index` (negative counts from the end)."""
         if not -self.n_layers <= index < self.n_layers:
@@ -124,6 +123,7 @@ class Classifier(Editable):
         return self.blocks[index % self.n_layers].layer
 
     def block_of(self, layer: str) -> Block:
+        """The block that a layer belongs to."""
         return self.blocks[self.layers[layer].index]
 
     def parameters_between(self, first: str | None, last: str | None) -> list[str]:
@@ -222,7 +222,7 @@ class Classifier(Editable):
     # -- many changes at once ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def logits_along(self, x: Float[Tensor, "n 3 s s"], lines: Sequence[Line]) -> list[list[Float[Tensor, "n c"]]]:
+    def logits_along(self, x: Float[Tensor, "n 3 s s"], directions: Sequence[Line]) -> list[list[Float[Tensor, "n c"]]]:
         """Logits of x at the present weights + alpha * delta, for every delta and each of its alphas.
 
         Everything below the first changed module runs once. A change of one projection alone is linear: its output
@@ -231,12 +231,12 @@ class Classifier(Editable):
         The plain path (`fast` False) changes the weights and runs the whole network every time.
         """
         if not self.fast:
-            return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in lines]
-        found: list[list[Tensor]] = [[] for _ in lines]
-        unchanged = [i for i, (delta, _) in enumerate(lines) if not delta.terms]
+            return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in directions]
+        found: list[list[Tensor]] = [[] for _ in directions]
+        unchanged = [i for i, (delta, _) in enumerate(directions) if not delta.terms]
         groups: dict[str, list[int]] = {}  # of lines whose first changed module is the same
-        for i in (i for i, (delta, _) in enumerate(lines) if delta.terms):
-            groups.setdefault(self.first_of(list(lines[i][0].terms)), []).append(i)
+        for i in (i for i, (delta, _) in enumerate(directions) if delta.terms):
+            groups.setdefault(self.first_of(list(directions[i][0].terms)), []).append(i)
         logits = None if groups else self.net(x).float()
         for module, members in groups.items():
             network = self.split_at(module)
@@ -244,18 +244,18 @@ class Classifier(Editable):
             if unchanged and logits is None:  # the present weights' logits, from the features that are there anyway
                 logits = network.suffix(features).float()
             own = {f"{module}.weight", f"{module}.bias"}
-            linear = [i for i in members if set(lines[i][0].terms) <= own and module in self.layers]
-            along = self._along_one_projection(network, features, module, [lines[i] for i in linear])
+            linear = [i for i in members if set(directions[i][0].terms) <= own and module in self.layers]
+            along = self._along_one_projection(network, features, module, [directions[i] for i in linear])
             for i, some in zip(linear, along, strict=True):
                 found[i] = some
             for i in (i for i in members if i not in linear):
-                delta, alphas = lines[i]
+                delta, alphas = directions[i]
                 for a in alphas:
                     with self.patched(delta.scale(a)):
                         found[i].append(network.suffix(features).float())
         for i in unchanged:
             assert logits is not None
-            found[i] = [logits for _ in lines[i][1]]
+            found[i] = [logits for _ in directions[i][1]]
         return found
 
     def _along_one_projection(

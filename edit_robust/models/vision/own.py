@@ -22,8 +22,8 @@ def made_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
         make = pkgutil.resolve_name(factory)
     except Exception as e:  # ImportError, or anything that the user's file raises when it is imported
         raise UserError(
-            f"model.factory={factory} cannot be imported: {_line(e)} (a dotted name, as mypackage.make_net, of a "
-            "package that is installed or lies on PYTHONPATH)"
+            f"model.factory={factory} cannot be imported: {_line(e)} (a dotted name is needed, as "
+            "mypackage.make_net, of a package that is installed or lies in the working directory)"
         ) from e
     if not callable(make):
         raise UserError(f"model.factory={factory} is not callable: it is a {type(make).__name__}")
