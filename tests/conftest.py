@@ -23,13 +23,12 @@ import torch
 
 torch.set_num_threads(1)
 
+from helpers.golden import unpack
 from helpers.small import SmallTask
 from helpers.tiny import tiny_checkpoint
 
 from edit_robust.core.work import Workspace
 from edit_robust.models.language.causal_lm import CausalLM
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -75,9 +74,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """Outputs of the reference implementations, which lie beside the repository and may be absent."""
-    path = ROOT.parent / "shared" / "golden"
-    if not (path / "expected.json").is_file():
-        pytest.skip("no reference outputs beside the repository")
-    return path
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of the reference implementation that travel with the tests (see tests/golden/README.md), unpacked."""
+    return unpack(tmp_path_factory.mktemp("golden"))
