@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from edit_robust.config.check import check, company
+from edit_robust.config.check import check
 from edit_robust.config.compose import GROUPS, choices, compose, expand
+from edit_robust.config.fit import partners
 from edit_robust.core.errors import UserError
 
 #: What some choices need to be complete.
@@ -13,6 +14,7 @@ NEEDS = {
     "model=hf": ["model.path=folder"],
     "model=timm": ["model.name=resnet18"],
     "model=torchvision": ["model.name=resnet18"],
+    "model=module": ["model.factory=torchvision.models.resnet18"],
     "task=facts": ["task.path=facts.csv"],
     "task=pairs": ["task.path=pairs.csv", "task.original=images"],
     "task=vehicles-on-snow": ["task.snow=snow", "task.original=images"],
@@ -27,10 +29,10 @@ def jobs() -> list[list[str]]:
         for name in choices(group):
             if group == "preset":
                 editor, _, model = name.partition("/")
-                task = [o for o in company("preset", name) if o.startswith("task=")]
+                task = [o for o in partners("preset", name) if o.startswith("task=")]
                 found.append([f"editor={editor}", f"model={model}", *task])
             else:
-                found.append([f"{group}={name}", *company(group, name), *NEEDS.get(f"{group}={name}", [])])
+                found.append([f"{group}={name}", *partners(group, name), *NEEDS.get(f"{group}={name}", [])])
             if group == "experiment":
                 cfg = compose([f"experiment={name}"], with_hydra=True)
                 swept = [f"{k}={v}" for k, v in (cfg.hydra.sweeper.params or {}).items()]

@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edit_robust.config.check import bind, check, company, resolved
+from edit_robust.config.check import check, resolved
 from edit_robust.config.compose import choices, compose, conf_dir, jobs
+from edit_robust.config.fit import partners
 from edit_robust.config.identity import run_id
+from edit_robust.config.nodes import bind
 
 GROUPS = ("model", "task", "editor", "layer", "trajectory", "tracker", "corruption")
 NEEDED = {
     "model=hf": ["model.path=FOLDER"],
     "model=timm": ["model.name=timm"],
     "model=torchvision": ["model.name=torchvision"],
+    "model=module": ["model.factory=torchvision.models.resnet18", "model.name=module"],
     "task=facts": ["task.path=FILE"],
     "task=pairs": ["task.path=FILE", "task.original=FOLDER"],
     "task=vehicles-on-snow": ["task.snow=FOLDER", "task.original=FOLDER"],
@@ -34,7 +37,7 @@ def _all_choices_once() -> list[list[str]]:
     for images in (False, True):
         names = {}
         for g in GROUPS:
-            some = [n for n in sorted(choices(g)) if bool(company(g, n)) == images]
+            some = [n for n in sorted(choices(g)) if bool(partners(g, n)) == images]
             names[g] = some or sorted(choices(g))
         if images:
             names["experiment"] = names["preset"] = ["none"]
@@ -138,7 +141,7 @@ def test_self_comes_first() -> None:
     assert yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"][0] == "_self_"
 
 
-PUBLISHED = [m for m in sorted(choices("model")) if m not in ("hf", "fact-gpt") and not company("model", m)]
+PUBLISHED = [m for m in sorted(choices("model")) if m not in ("hf", "fact-gpt") and not partners("model", m)]
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
