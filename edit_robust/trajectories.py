@@ -123,20 +123,21 @@ class Single:
     ) -> Iterator[Point]:
         n = len(requests)
         yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
-        for start in range(0, n, self.chunk):
-            some = range(start, min(start + self.chunk, n))
-            if all(ledger.measured(i + 1) for i in some):
-                continue
-            made = ledger.independent(
-                [i + 1 for i in some],
-                lambda some=some: editor.edit_each(model, [requests[i] for i in some], state),  # type: ignore[misc]
-            )
-            for i, edit in zip(some, made, strict=True):
-                with model.patched(edit.delta):
-                    due = (i + 1) % self.every == 0 or i == n - 1
-                    scope = Scope("at-edit", [i])
-                    edits = _with_requests(edit, [i])
-                    yield Point(i + 1, 1.0, 1, (scope,), due, edits, _terms(edit.delta), _given(edit.delta))
+        with model.held(state.changes(model)):  # a change of anything else is refused
+            for start in range(0, n, self.chunk):
+                some = range(start, min(start + self.chunk, n))
+                if all(ledger.measured(i + 1) for i in some):
+                    continue
+                made = ledger.independent(
+                    [i + 1 for i in some],
+                    lambda some=some: editor.edit_each(model, [requests[i] for i in some], state),  # type: ignore[misc]
+                )
+                for i, edit in zip(some, made, strict=True):
+                    with model.patched(edit.delta):
+                        due = (i + 1) % self.every == 0 or i == n - 1
+                        scope = Scope("at-edit", [i])
+                        edits = _with_requests(edit, [i])
+                        yield Point(i + 1, 1.0, 1, (scope,), due, edits, _terms(edit.delta), _given(edit.delta))
 
 
 class Batch:
@@ -155,18 +156,19 @@ class Batch:
         size = self.batch_size or n
         _needs_batches(editor, size)
         yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
-        for step, start in enumerate(range(0, n, size), start=1):
-            some = range(start, min(start + size, n))
-            if ledger.measured(step):
-                continue
-            made = ledger.independent(
-                [step],
-                lambda some=some: [editor.edit(model, [requests[i] for i in some], state)],  # type: ignore[misc]
-            )
-            with model.patched(made[0].delta):
-                scope, delta = Scope("at-edit", some), made[0].delta
-                edits = _with_requests(made[0], some)
-                yield Point(step, 1.0, len(some), (scope,), True, edits, _terms(delta), _given(delta))
+        with model.held(state.changes(model)):  # a change of anything else is refused
+            for step, start in enumerate(range(0, n, size), start=1):
+                some = range(start, min(start + size, n))
+                if ledger.measured(step):
+                    continue
+                made = ledger.independent(
+                    [step],
+                    lambda some=some: [editor.edit(model, [requests[i] for i in some], state)],  # type: ignore[misc]
+                )
+                with model.patched(made[0].delta):
+                    scope, delta = Scope("at-edit", some), made[0].delta
+                    edits = _with_requests(made[0], some)
+                    yield Point(step, 1.0, len(some), (scope,), True, edits, _terms(delta), _given(delta))
 
 
 class Sequential:
@@ -235,21 +237,24 @@ class Interpolate:
         """A line for every request; the edit of request i has the step of its line's last point."""
         yield Point(0, 1.0, 0, (Scope("unedited", range(len(requests))),), whole=True)
         k = len(self.alphas)
-        for i, request in enumerate(requests):
-            steps = [i * k + j + 1 for j in range(k)]
-            if all(ledger.measured(s) for s in steps):
-                continue
-            made = ledger.independent(
-                steps[-1:],
-                lambda request=request: editor.edit_each(model, [request], state),  # type: ignore[misc]
-            )[0]
-            for step, alpha in zip(steps, self.alphas, strict=True):
-                if ledger.measured(step):
+        with model.held(state.changes(model)):
+            for i, request in enumerate(requests):
+                steps = [i * k + j + 1 for j in range(k)]
+                if all(ledger.measured(s) for s in steps):
                     continue
-                part = made.delta.scale(alpha)
-                edits = _with_requests(made, [i]) if step == steps[-1] else ()
-                with model.patched(part):
-                    yield Point(step, alpha, 1, (Scope("at-edit", [i]),), True, edits, _terms(part), _given(made.delta))
+                made = ledger.independent(
+                    steps[-1:],
+                    lambda request=request: editor.edit_each(model, [request], state),  # type: ignore[misc]
+                )[0]
+                for step, alpha in zip(steps, self.alphas, strict=True):
+                    if ledger.measured(step):
+                        continue
+                    part = made.delta.scale(alpha)
+                    edits = _with_requests(made, [i]) if step == steps[-1] else ()
+                    with model.patched(part):
+                        yield Point(
+                            step, alpha, 1, (Scope("at-edit", [i]),), True, edits, _terms(part), _given(made.delta)
+                        )
 
     def _line(
         self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger

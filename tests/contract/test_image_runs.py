@@ -14,7 +14,7 @@ import torch
 from helpers.runs import CommandLine, KilledError, fuse, go, override, records
 from PIL import Image
 
-import edit_robust.evaluate.image_answers as inquiry
+from edit_robust.evaluate import image_answers
 from edit_robust.config.compose import compose
 from edit_robust.config.identity import run_id
 from edit_robust.config.launch import experiment
@@ -206,7 +206,7 @@ def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> 
 
 def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(options())
-    monkeypatch.setattr(inquiry, "SHARD", 7)  # as many as a batch: the same images run together
+    monkeypatch.setattr(image_answers, "SHARD", 7)  # as many as a batch: the same images run together
     parts = run(options(f"paths.outputs={tmp_path / 'other'}"))
     assert records(whole) == records(parts)
 
@@ -216,7 +216,7 @@ def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: py
 def test_killed_anywhere_it_ends_with_the_same_records(
     options: Options, tmp_path: Path, trajectory: str, editor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inquiry, "SHARD", 7)
+    monkeypatch.setattr(image_answers, "SHARD", 7)
     given = options(f"trajectory={trajectory}", f"editor={editor}", "corruption=[fog]")
     whole = run(given)
     again = override(given, f"paths.outputs={tmp_path / 'other'}")
@@ -235,18 +235,18 @@ def test_killed_anywhere_it_ends_with_the_same_records(
 
 
 def test_a_shard_that_was_measured_is_not_measured_again(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiry, "SHARD", 7)
+    monkeypatch.setattr(image_answers, "SHARD", 7)
     measured: list[tuple[int, int]] = []
-    true = inquiry.ImageInquiry._shard
+    true = image_answers.ImageAnswers._shard
 
-    def counted(self: inquiry.ImageInquiry, i: int, lo: int, *rest: object) -> dict[str, np.ndarray]:
+    def counted(self: image_answers.ImageAnswers, i: int, lo: int, *rest: object) -> dict[str, np.ndarray]:
         if len(measured) == 2:
             measured.append((-1, -1))
             raise KilledError
         measured.append((i, lo))
         return true(self, i, lo, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inquiry.ImageInquiry, "_shard", counted)
+    monkeypatch.setattr(image_answers.ImageAnswers, "_shard", counted)
     with pytest.raises(KilledError):
         run(options())
     run(options())

@@ -122,13 +122,13 @@ def test_a_run_gives_the_edited_weights_back(
     seen: dict[str, torch.Tensor] = {}
     names = model.parameter_names(model.layers)
     with pytest.MonkeyPatch.context() as patch:
-        measure = edit_robust.runs.folder.RunStore.write_point
+        measure = edit_robust.runs.folder.RunFolder.write_point
 
         def keep(self: Any, step: int, *args: Any, **kwargs: Any) -> None:
             seen.update(model.snapshot(names).values)
             measure(self, step, *args, **kwargs)
 
-        patch.setattr(edit_robust.runs.folder.RunStore, "write_point", keep)
+        patch.setattr(edit_robust.runs.folder.RunFolder, "write_point", keep)
         run = execute_now(made)
     assert model.position == where
 

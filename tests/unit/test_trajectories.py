@@ -244,3 +244,20 @@ def test_settings_that_make_no_sense() -> None:
         with pytest.raises(UserError, match="trajectory"):
             make()
     assert Interpolate().alphas == pytest.approx([i / 10 for i in range(11)])
+
+
+@pytest.mark.parametrize("trajectory", [Single(), Batch(), Sequential(), Interpolate(), Interpolate(each=True)])
+def test_a_change_outside_of_what_was_announced_is_refused(trajectory: Any) -> None:
+    """And the weights are put back, whichever walk it was."""
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 3, bias=False)).requires_grad_(False)
+    model = Editable(net, {"0": Layer("0", 0, "linear", net[0])})
+    before = [p.clone() for p in net.parameters()]
+
+    class Careless(PaperEditor):
+        def change(self, requests: Sequence[Request], times: int = 1) -> Delta:
+            other = LowRank(torch.ones(3, 1), torch.ones(3, 1))
+            return Delta({**super().change(requests, times).terms, "1.weight": other})
+
+    with pytest.raises(UserError, match=r"1\.weight, which was not announced: only 0\.weight"):
+        walk(trajectory, model, Careless())
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True)) and model.position == model.base
