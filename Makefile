@@ -4,12 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
+# Tests run in so many processes, each with one thread; a file's tests stay in one.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench assets clean
+.PHONY: help run test test-fast check bench assets figures clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,8 +22,11 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
 	$(BIN)/edit-robust run $(ARGS)
 
-test: $(READY) ## Run the tests; ARGS="-k rome" for some of them
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run all tests (about 5 minutes on two cores); ARGS="-k rome" for some of them
+	$(PYTEST) $(ARGS)
+
+test-fast: $(READY) ## Run the tests that take no longer than a few seconds each (under a minute on two cores)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 check: $(READY) ## Formatting, lint, types, and every config bound to its constructor
 	$(BIN)/ruff format --check .
@@ -40,6 +46,9 @@ assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py measure $$name || exit 1; done
 	$(BIN)/python scripts/make_scene_world.py baseline
 	$(BIN)/python scripts/make_scene_world.py sheet
+
+figures: $(READY) ## List the documentation's figures with the commands behind them; ARGS="scaling" makes one (hours)
+	$(BIN)/python scripts/make_doc_figures.py $(ARGS)
 
 clean: ## Remove caches and builds; runs and the environment stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
