@@ -14,6 +14,7 @@ from torch import Tensor
 from edit_robust.core.data import Example
 from edit_robust.core.delta import Delta
 from edit_robust.core.editable import Editable, Layer
+from edit_robust.core.errors import UserError
 from edit_robust.core.images import Pixels
 from edit_robust.core.work import ShowProgress
 
@@ -35,8 +36,11 @@ class Model(Editable):
         return len(self.layers)
 
     def layer_at(self, index: int) -> Layer:
-        """The layer of block `index`; negative indices count from the end."""
-        raise KeyError(index)
+        """The layer of block `index` (negative counts from the end). UserError for one that the model does not have."""
+        n = self.n_layers
+        if not -n <= index < n:
+            raise UserError(f"layer.index={index} does not exist: {self.name} has layers 0 to {n - 1}")
+        return list(self.layers.values())[index]
 
 
 class Scorer(Protocol):
@@ -57,6 +61,40 @@ class Scores(Protocol):
 
     def scorer(self, examples: Sequence[Example], changes: Sequence[str] = ()) -> Scorer:
         """The questions made ready; `changes` are the parameters that may change between two times of asking."""
+        ...
+
+    def score(self, examples: Sequence[Example]) -> Answers:
+        """Log-probabilities [n, k] of every example's choices, at the present weights."""
+        ...
+
+
+class Generates(Protocol):
+    """A model that writes text."""
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        *,
+        prefix: str = "",
+        sample: bool = False,
+        top_k: int | None = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        stop: Sequence[str] | None = None,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """What follows prefix + prompt, a text a prompt: greedily, or drawn with a passed generator."""
+        ...
+
+
+class Traces(Protocol):
+    """A model that shows what its projections are given."""
+
+    def trace(
+        self, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[str]
+    ) -> dict[str, Float[Tensor, "rows d_in"]]:
+        """Inputs of some projections at one position of each sequence of token ids, by layer name."""
         ...
 
 

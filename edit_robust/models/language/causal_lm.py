@@ -50,7 +50,6 @@ class CausalLM(Decoder):
     Raises UserError for options that do not fit each other, and for networks that cannot be edited.
     """
 
-
     def __init__(
         self,
         path: DataFile | None = None,

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from edit_robust.core import Editable, Layer, UserError
-from edit_robust.core.work import ShowProgress, silent
+from edit_robust.core import Layer, UserError
+from edit_robust.core.work import silent
+from edit_robust.models.base import Model
 from edit_robust.models.language.anatomy import Anatomy, hidden_of
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.hooks import Enough, hooked
@@ -21,7 +22,7 @@ from edit_robust.models.language.hooks import Enough, hooked
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Decoder(Editable):
+class Decoder(Model):
     """The parts of a causal language model, and how to run them.
 
     anatomy:      its blocks, norm and head.       text:         its tokenizer.
@@ -41,22 +42,10 @@ class Decoder(Editable):
         weight = next(anatomy.owner.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.fast, self.splits, self.batch_tokens, self.cache_gb = True, True, 4096, 4.0
-        self.progress: ShowProgress = silent
+        self.progress = silent
         self._calls: dict[int, list[Call]] = {}
 
     # -- parts -----------------------------------------------------------------------------------------------------
-
-    @property
-    def n_layers(self) -> int:
-        """How many blocks there are; each has one projection that editors choose by its index."""
-        return len(self.anatomy.blocks)
-
-    def layer_at(self, index: int) -> Layer:
-        """The down-projection of block `index` (negative counts from the end)."""
-        n = self.n_layers
-        if not -n <= index < n:
-            raise UserError(f"layer.index={index} does not exist: {self.name} has layers 0 to {n - 1}")
-        return self.anatomy.layers[index % n]
 
     @property
     def input_device(self) -> torch.device:
