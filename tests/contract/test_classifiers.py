@@ -54,6 +54,7 @@ def test_blocks_are_found_by_structure(known: tuple[Classifier, tuple[str, str, 
     names = {m: k for k, m in model.net.named_modules()}
     assert names[model.blocks[0].end] == end
     assert [b.layer.index for b in model.blocks] == list(range(n))
+    assert all(model.used_once(name) for name in model.layers)
 
 
 def test_halves_make_the_whole(known: tuple[Classifier, tuple[str, str, int, int, str, str]]) -> None:

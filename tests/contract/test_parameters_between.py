@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from helpers.image_edits import block_output
 from helpers.tiny_nets import NETS, tiny_classifier
 from torch import Tensor, nn
 
-from edit_robust.core import Delta, Dense
+from edit_robust.core import Delta, Dense, UserError
+from edit_robust.core.work import Workspace
+from edit_robust.editors.vision.low_rank import DirectLowRank
+from edit_robust.editors.vision.rewriting import Rewriting
 from edit_robust.models.vision import usage
 from edit_robust.models.vision.classifier import Classifier
 
@@ -175,6 +179,38 @@ def test_logits_along_changes_of_any_parameters(kind: str, model: Callable[[str]
     assert m.first_of(late) == m.layer_at(1).name, "what lies before the layer does not run again"
     assert (m.first_of(["proj"]) == "ln_post") if kind == "tower" else True
     assert m.first_of(early) not in ("", m.layer_at(1).name)
+
+
+class Shared(nn.Module):
+    """One convolution that is called twice, and two linear maps with one weight, the later one defined first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.late, self.early, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.early.weight = self.late.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.blocks(x)
+        h = self.blocks[2:](h).mean((2, 3))
+        return self.head(torch.tanh(self.late(torch.tanh(self.early(h)))))
+
+
+def test_weights_that_are_used_several_times() -> None:
+    m = Classifier(net=Shared(), input_size=8, layers="*")
+    assert [name for name in m.layers if m.used_once(name)] == ["blocks.0", "head"]
+    assert m.first_of(["late.weight"]) == m.first_of(["early.weight"]) == "early"
+    assert m.parameters_between("late", None) == ["late.weight", "late.bias", "head.weight", "head.bias"]
+    x = m.sample(4)
+    lines = [(Delta({f"{n}.weight": Dense(torch.randn(m.layers[n].shape))}, m.base), [0.3, 1.0]) for n in m.layers]
+    for (delta, alphas), some in zip(lines, m.logits_along(x, lines), strict=True):
+        for alpha, logits in zip(alphas, some, strict=True):
+            with m.patched(delta.scale(alpha)):
+                torch.testing.assert_close(logits, m.logits(x), atol=1e-5, rtol=1e-4)
+    work = Workspace(Path("nowhere"))
+    for editor in (DirectLowRank(), Rewriting()):
+        with pytest.raises(UserError, match=r"blocks\.2 .* used several times"):
+            editor.prepare(m, ["blocks.2"], None, work)
 
 
 class Detached(nn.Module):

@@ -15,7 +15,7 @@ import torch
 
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State, check_numbers
-from edit_robust.editors.vision.helpers.editor import EditData, TrainedEditor, one_layer
+from edit_robust.editors.vision.helpers.editor import EditData, TrainedEditor, layer_used_once
 from edit_robust.editors.vision.helpers.side_by_side import (
     LayerInputs,
     LowRankProblem,
@@ -49,7 +49,7 @@ class DirectLowRank(TrainedEditor):
         self.training = self.trained(self.weight_decay)
 
     def prepare(self, model: Classifier, layers: Sequence[str], task: Any, work: Workspace) -> State[int]:
-        layer = one_layer(self.name, layers)
+        layer = layer_used_once(self.name, model, layers)
         return State((layer,), work.seed, (model.layers[layer].weight_name,))
 
     def fit(self, data: EditData, state: State[int]) -> Fit | None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from edit_robust.core import Delta, Layer, LowRank, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State, check_numbers
-from edit_robust.editors.vision.helpers.editor import EditData, ImageEditor, one_layer
+from edit_robust.editors.vision.helpers.editor import EditData, ImageEditor, layer_used_once
 from edit_robust.editors.vision.helpers.moments import directions, image_moments, moment_images, on_map, pixels, width
 from edit_robust.editors.vision.helpers.options import Optimizer, Select, Training, learning_rates
 from edit_robust.editors.vision.helpers.pairs import ImagePairs
@@ -130,7 +130,7 @@ class Rewriting(ImageEditor):
         )
 
     def prepare(self, model: Classifier, layers: Sequence[str], task: Any, work: Workspace) -> State[Given]:
-        layer = one_layer(self.name, layers)
+        layer = layer_used_once(self.name, model, layers)
         found = image_moments(model, layer, moment_images(task, self.name), self.mom2_n_samples, work)
         centered = self.own.moment == "centered"
         mean = found.mean if centered else torch.zeros_like(found.mean)

@@ -28,7 +28,7 @@ from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
 from edit_robust.models.vision.preprocessing import crop
 from edit_robust.models.vision.split import Features, SplitNetwork
-from edit_robust.models.vision.usage import owners, uses_of
+from edit_robust.models.vision.usage import aliases, owners, uses_of
 
 log = logging.getLogger(__name__)
 SIDE_BY_SIDE = 1 << 20  # outputs of a changed projection that run on as one batch: more do not fit into the cache
@@ -156,17 +156,26 @@ class Classifier(Model):
     def first_of(self, parameters: Sequence[str]) -> str:
         """The module from which the network must be run again when these parameters change: the last one that begins
         before any of them is used."""
-        owned = [p.rpartition(".")[0] for p in parameters]
-        if all(n in self._turn and not any(True for _ in self.net.get_submodule(n).children()) for n in owned):
-            return min(owned, key=self._turn.__getitem__)
-        return self._order[min(self._first_use[p] for p in parameters)].name
+        return self._order[min(min(self._used_in[self._aliases[p]]) for p in parameters)].name
+
+    def used_once(self, layer: str) -> bool:
+        """Whether a layer's module is called once in a forward pass, and nothing else uses its parameters."""
+        module, turn, names = self.layers[layer].module, self._turn[layer], self._aliases
+        own = [p for n in ("weight", "bias") if (p := f"{layer}.{n}") in names]
+        called = sum(v.module is module for v in self._order)
+        tied = any(names[p] == q for p in own for n, q in names.items() if n != p)
+        return called == 1 and not tied and all(self._used_in[names[p]] == {turn} for p in own)
 
     @cached_property
-    def _first_use(self) -> dict[str, int]:
-        """For every parameter: the call during or after which it is first used (an index of `_order`)."""
+    def _aliases(self) -> dict[str, str]:
+        return aliases(self.net)
+
+    @cached_property
+    def _used_in(self) -> dict[str, set[int]]:
+        """For every parameter: the calls (indices of `_order`) during or after which it is used."""
         owner = owners(self.net, list(self._turn))
         uses = uses_of(self.net, self._order, self.sample(1), self.name)
-        return {n: self._turn[o] for n, o in owner.items()} | (uses.first() if uses else {})
+        return {n: {self._turn[o]} for n, o in owner.items()} | (uses.calls() if uses else {})
 
     def split_at(self, module: str) -> SplitNetwork:
         """The network as what runs before a module, and the rest."""
@@ -243,8 +252,8 @@ class Classifier(Model):
             features = network.prefix(x)
             if unchanged and logits is None:  # the present weights' logits, from the features that are there anyway
                 logits = network.suffix(features).float()
-            own = {f"{module}.weight", f"{module}.bias"}
-            linear = [i for i in members if set(directions[i][0].terms) <= own and module in self.layers]
+            own = {f"{module}.weight", f"{module}.bias"} if module in self.layers and self.used_once(module) else set()
+            linear = [i for i in members if set(directions[i][0].terms) <= own]
             along = self._along_one_projection(network, features, module, [directions[i] for i in linear])
             for i, some in zip(linear, along, strict=True):
                 found[i] = some

@@ -66,13 +66,13 @@ class ParameterUses:
         nodes = self._output if end is None else self._results.get(end, [])
         return {name for name, number in self._walk(nodes) if number > first}
 
-    def first(self) -> dict[str, int]:
-        """For every parameter that the output depends on: the call (an index of `order`) that begins last before the
-        parameter's first use."""
-        numbers: dict[str, int] = {}
+    def calls(self) -> dict[str, set[int]]:
+        """For every parameter that the output depends on: the calls (indices of `order`) that begin last before it is
+        used."""
+        found: dict[str, set[int]] = {}
         for name, number in self._walk(self._output):
-            numbers[name] = min(number, numbers.get(name, number))
-        return {name: bisect_right(self._begins, number) - 1 for name, number in numbers.items()}
+            found.setdefault(name, set()).add(bisect_right(self._begins, number) - 1)
+        return found
 
     def _walk(self, nodes: Sequence[Node]) -> Iterator[tuple[str, int]]:
         """Every use that leads to the given operations: the parameter's name, the number of the operation."""
@@ -106,14 +106,20 @@ def uses_of(net: nn.Module, order: Sequence[Visit], sample: Tensor, name: str) -
 
 def owners(net: nn.Module, called: Sequence[str]) -> dict[str, str]:
     """For every parameter, in the order of `named_parameters`: the innermost module around it that is called."""
-    known = {*called, ""}
-    found = {}
-    for name, _ in net.named_parameters():
-        owner = name.rpartition(".")[0]
-        while owner not in known:
-            owner = owner.rpartition(".")[0]
-        found[name] = owner
-    return found
+    return {name: _owner(name, {*called, ""}) for name, _ in net.named_parameters()}
+
+
+def _owner(parameter: str, called: set[str]) -> str:
+    owner = parameter.rpartition(".")[0]
+    while owner not in called:
+        owner = owner.rpartition(".")[0]
+    return owner
+
+
+def aliases(net: nn.Module) -> dict[str, str]:
+    """Every name of every parameter -> the name it has in `named_parameters`: tied parameters have several."""
+    first = {p: n for n, p in net.named_parameters()}
+    return {n: first[p] for n, p in net.named_parameters(remove_duplicate=False)}
 
 
 @contextmanager

@@ -145,6 +145,17 @@ def one_layer(name: str, layers: Sequence[str]) -> str:
     return layers[0]
 
 
+def layer_used_once(name: str, model: Classifier, layers: Sequence[str]) -> str:
+    """The only layer. Raises UserError where there are several, and for one whose input is not the only one."""
+    layer = one_layer(name, layers)
+    if not model.used_once(layer):
+        raise UserError(
+            f"{name} cannot edit {layer} of {model.name}: its weights are used several times in a forward pass; "
+            "choose another layer.index, or an editor that trains by gradient descent alone (local-ft)"
+        )
+    return layer
+
+
 def generator_for(seed: int, requests: Sequence[Request]) -> torch.Generator:
     """Randomness of an edit: the same whatever was edited before it."""
     text = "\x00".join([str(seed), *(r.id for r in requests)])
