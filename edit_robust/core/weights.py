@@ -43,7 +43,8 @@ def _packed(module: nn.Module) -> bool:
     # of torch's own quantised modules, `weight` is a method that unpacks
     if kind.__module__.startswith(("torch.ao.nn.", "torch.nn.quantized")) and callable(getattr(module, "weight", None)):
         return True
-    return any(n in module._buffers or n in vars(module) for n in PACKED_NAMES)
+    buffers = {n for n, _ in module.named_buffers(recurse=False)}
+    return any(n in buffers or n in vars(module) for n in PACKED_NAMES)
 
 
 def _unusual(p: Tensor) -> str:

@@ -153,3 +153,20 @@ def test_unusual_heads_are_named(gpt2: Any) -> None:
     config.pad_token_id = 0
     classifier = transformers.GPT2ForSequenceClassification(config)
     refused("no output head", "score", net=classifier, tokenizer=tokenizer)
+
+
+def test_packed_weights_are_refused_before_they_are_moved(gpt2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes' modules raise when they are moved; what is wrong must be said before that."""
+    gpt2.transformer.h[0].mlp.c_fc = type("Linear4bit", (nn.Linear,), {})(16, 64)
+
+    def unmovable(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("`.to` is not supported for `4-bit` models")
+
+    monkeypatch.setattr(gpt2, "to", unmovable)
+    refused("transformer.h.0.mlp.c_fc", "Linear4bit", net=gpt2, tokenizer=tiny_tokenizer("gpt2"), device="cpu")
+
+
+def test_experts_are_named(gpt2: Any) -> None:
+    experts = nn.ModuleList(copy.deepcopy(gpt2.transformer.h[1].mlp) for _ in range(3))
+    gpt2.transformer.h[1].experts = experts
+    refused("block 1", "experts, ModuleList", net=gpt2, tokenizer=tiny_tokenizer("gpt2"))

@@ -156,11 +156,14 @@ def _has_projection(block: nn.Module) -> bool:
 
 def _refuse_experts(index: int, block: nn.Module) -> None:
     """A mixture of experts has a down-projection an expert: a stack of matrices in one tensor, or a list of MLPs."""
-    for m in block.modules():
+    for name, m in block.named_modules():
         stacked = any(p.dim() == 3 for p in m.parameters(recurse=False)) and not isinstance(m, nn.Conv1d)
         listed = isinstance(m, nn.ModuleList) and len(m) > 1 and all(_has_projection(e) for e in m)
         if stacked or listed:
-            raise UserError(f"block {index} is a mixture of experts: it has no single MLP down-projection to edit")
+            raise UserError(
+                f"block {index} is a mixture of experts ({name}, {type(m).__name__}): "
+                "it has no single MLP down-projection to edit"
+            )
 
 
 def _refuse_two_ways(owner: nn.Module) -> None:

@@ -77,7 +77,6 @@ class CausalLM(Decoder):
         else:
             assert net is not None
             found, own = _own_module(net, tokenizer, dtype, device), type(net).__name__.lower()
-        check_weights(found)
         anatomy = dissect(found)
         config = getattr(found, "config", None)
         max_tokens = int(getattr(config, "max_position_embeddings", None) or 2048)
@@ -218,6 +217,7 @@ def _own_module(net: nn.Module, tokenizer: Any, dtype: str | None, device: str) 
     if tokenizer is None:
         raise UserError("a module of your own needs its tokenizer: CausalLM(net=..., tokenizer=...)")
     check_tokenizer(tokenizer, "tokenizer=...")
+    check_weights(net)  # before anything is moved: packed and offloaded weights cannot be
     net.eval().requires_grad_(False)
     if device != "auto":
         net.to(resolve_device(device))

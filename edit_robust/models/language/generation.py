@@ -233,7 +233,7 @@ def _generate_batch(
             return
         if 2 * len(active) <= len(rows):
             rows = [rows[i] for i in active]
-            index = torch.tensor(active, device=ids.device)
+            index = torch.tensor(active)  # on the CPU: layers may lie on several devices
             seen = seen[index]
             cache.batch_select_indices(index)
         ids = torch.tensor([[r.new[-1] if r.new else 0] for r in rows], device=ids.device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from edit_robust.core import UserError
+from edit_robust.core.weights import check_weights
 
 
 def load_pretrained(
@@ -27,6 +28,7 @@ def load_pretrained(
     source = _source(path)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     net = _weights(path, source, dtype, device, device_map, common)
+    check_weights(net)  # before anything is moved: packed and offloaded weights cannot be
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
     except (OSError, ValueError, KeyError, ImportError) as e:
