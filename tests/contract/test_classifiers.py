@@ -66,9 +66,7 @@ def test_halves_make_the_whole(known: tuple[Classifier, tuple[str, str, int, int
         assert network.fast
         features = network.prefix(x)
         torch.testing.assert_close(network.suffix(features), whole, atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(
-            network.suffix(features), whole, atol=1e-6, rtol=1e-5
-        )  # kept as it was
+        torch.testing.assert_close(network.suffix(features), whole, atol=1e-6, rtol=1e-5)  # kept as it was
         some = torch.tensor([2, 0])
         torch.testing.assert_close(network.suffix(features.take(some)), whole[some], atol=1e-5, rtol=1e-4)
     assert not any("forward" in m.__dict__ for m in model.net.modules()), "nothing stands in for a module afterwards"
@@ -92,7 +90,7 @@ def test_a_panel_gives_what_the_plain_path_gives(known: tuple[Classifier, tuple[
         plain = model.logits_along(x, lines)
     finally:
         model.fast = True
-    assert all(s.fast for s in model._split.values())
+    assert all(model.split_at(model.layer_at(i).name).fast for i in (1, middle))
     for some, others in zip(fast, plain, strict=True):
         assert len(some) == len(others)
         for a, b in zip(some, others, strict=True):

@@ -16,6 +16,7 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.vision.low_rank import DirectLowRank
 from edit_robust.editors.vision.rewriting import Rewriting
 from edit_robust.models.vision import usage
+from edit_robust.models.vision.anatomy import visits
 from edit_robust.models.vision.classifier import Classifier
 
 
@@ -232,4 +233,4 @@ def test_without_a_graph_the_called_modules_decide(caplog: pytest.LogCaptureFixt
     assert m.parameters_between(None, "blocks.0") == norm("blocks.0")
     assert m.parameters_between("blocks.2", None) == [*norm("blocks.2"), *norm("head")]
     assert "cannot be traced" in caplog.text
-    assert usage.uses_of(m.net, m._order, m.sample(1), "it") is None
+    assert usage.uses_of(m.net, visits(m.net, 16), m.sample(1), "it") is None
