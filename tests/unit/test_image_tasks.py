@@ -11,6 +11,7 @@ import pytest
 import yaml
 from beartype.door import is_bearable
 
+from edit_robust.core.data import ImageRequest
 from edit_robust.tasks.vision.concept_style import ConceptStyle
 from edit_robust.tasks.vision.pairs import Pairs
 from edit_robust.tasks.vision.scene_world import SceneWorldTask
@@ -31,8 +32,8 @@ def test_constructor_is_a_typed_schema(task: type) -> None:
         assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         assert parameter.default is parameter.empty or is_bearable(parameter.default, hints[name])
         assert not is_bearable(object(), hints[name])
-    assert task.asks == "images" and "\n" not in task.needs  # type: ignore[attr-defined]
-    for method in ("requests", "image_sets", "moment_images", "reference_accuracies", "classes"):
+    assert task.gives is ImageRequest and "\n" not in task.needs  # type: ignore[attr-defined]
+    for method in ("requests", "training_requests", "image_sets", "moment_images", "reference_accuracies", "classes"):
         assert hasattr(task, method)
 
 
@@ -41,6 +42,7 @@ def test_constructor_is_a_typed_schema(task: type) -> None:
 )
 def test_the_config_holds_every_option_with_its_default(name: str, task: type) -> None:
     held = yaml.safe_load((ROOT / "conf" / "task" / f"{name}.yaml").read_text())
+    assert held.pop("defaults") == [{"override /measure@_global_.measure": "images"}]
     assert held.pop("_target_") == f"{task.__module__}.{task.__name__}"
     parameters = dict(inspect.signature(task.__init__).parameters)
     parameters.pop("self")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from edit_robust.core.data import ImageRequest
+from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import EXTENSIONS, read_image
 from edit_robust.core.images import ImageSet, Pixels, Triples
@@ -48,7 +48,7 @@ class ConceptStyle:
     The others are those of `Originals`.
     """
 
-    asks: ClassVar[str] = "images"
+    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str] = (
         "ImageNet's validation set (task.original=FOLDER of wnid folders), EditingClassifiers' segmentations "
         f"(task.segmentations=FOLDER, from {RELEASE}/segmentations.tar.gz) and styles (task.styles=FOLDER, from "

@@ -150,7 +150,7 @@ class Pairs:
     seed:         draws the splits and the samples.
     """
 
-    asks: ClassVar[str] = "images"
+    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str] = (
         "your own pairs: task.path=PAIRS.csv with path, edited_path, label (optional: mask_path, split), and your "
         "model's own validation images: task.original=FOLDER of class folders, or a .csv with path, label "

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from edit_robust.core.data import ImageRequest
+from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import image_size
 from edit_robust.core.images import ImageSet
@@ -26,7 +26,7 @@ class ImageTask(Protocol):
     positions are the labels (None: unknown).
     """
 
-    asks: ClassVar[str] = "images"
+    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str]
     name: str
 

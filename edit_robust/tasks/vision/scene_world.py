@@ -83,7 +83,7 @@ class SceneWorldTask:
     n_natural:    images of each. world_seed: another one gives other images of the same world.
     """
 
-    asks: ClassVar[str] = "images"
+    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str] = "nothing: the scenes are drawn on demand (models of other classes cannot answer them)"
 
     def __init__(

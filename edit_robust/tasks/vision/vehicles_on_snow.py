@@ -42,7 +42,7 @@ class VehiclesOnSnow:
     train/road*.pt and train/snow_texture.jpg.
     """
 
-    asks: ClassVar[str] = "images"
+    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str] = (
         f"task.snow=FOLDER of vehicles on snow (data/snow of {REPOSITORY}), training pairs (task.pairs=PAIRS.csv, or "
         "task.originals=FILE with masks and task.textures=FILE of snow), and ImageNet's validation images "
