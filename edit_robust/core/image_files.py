@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from io import BufferedIOBase
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ MAX_PIXELS = 200_000_000
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
-def _open(source: BufferedIOBase | Path, where: str) -> Image.Image:
+def _open(source: BytesIO | Path, where: str) -> Image.Image:
     """A decoded image, turned upright as its EXIF entry says. Raises UserError."""
     try:
         image = Image.open(source)
@@ -53,7 +53,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
 
 
-def decode_image(source: BufferedIOBase | Path, where: str) -> Pixels:
+def decode_image(source: BytesIO | Path, where: str) -> Pixels:
     """Any image as RGB, [height, width, 3]; transparent parts are white. `where` names it in errors.
 
     Raises UserError for what is no image, is damaged, is less than 2 pixels wide or high, or has more than
