@@ -22,7 +22,7 @@ from edit_robust.core.projections import is_projection, kind_of
 
 @dataclass(frozen=True)
 class Block:
-    """A layer to edit, and the module whose output is f_<=l: what the network knows after this block."""
+    """A layer to edit, and the module at the end of its block, whose output is f_<=l."""
 
     layer: Layer
     end: nn.Module

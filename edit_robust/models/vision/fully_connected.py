@@ -1,4 +1,4 @@
-"""Convolutions that see their whole input at once, run as the products of matrices that they are."""
+"""Convolutions whose kernel covers their whole input, run as the products of matrices that they are."""
 
 from __future__ import annotations
 
