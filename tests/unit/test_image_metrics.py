@@ -52,7 +52,7 @@ def image_run(
     base |= {"shift": "none", "severity": 0, "layer": "", "metric": "accuracy", "value": 0.0, "n": 400, "request": ""}
     rows = []
     variants = [("none", 0), *((name, severity) for name in corruptions for severity in severities)]
-    start = {request: 0.40 + 0.1 * place for place, request in enumerate(requests)}
+    start = {request: 0.40 + 0.1 * place / max(1, len(requests) - 1) for place, request in enumerate(requests)}
     own = {name: 0.5 + place / len(corruptions) for place, name in enumerate(corruptions)}
 
     def original(shift: str, severity: int, share: float) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,48 @@ def paired_bootstrap(
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, n: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over units (such as seed and pair) and its 95 % percentile interval; one unit has no interval (NaN)."""
+    """Mean over independent units and its 95 % percentile interval; one unit has no interval (NaN).
+
+    Units that come in groups, such as the seeds of one pair, are not independent: see `clustered_mean`.
+    """
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)]
     if len(known) < 2:
         return (float(known[0]) if len(known) else float("nan")), float("nan"), float("nan")
     return grouped_bootstrap([known], n, seed)
+
+
+def clustered_mean(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean over clusters of each one's mean, and its t interval over the clusters (G - 1 degrees of freedom).
+
+    values: one a unit [n]; NaN is left out.   clusters: which cluster each unit belongs to [n].
+    Units of one cluster may depend on each other in any way: only the clusters' means count, and each counts once.
+    Where these are normally distributed the interval covers exactly `level`, for any number of clusters from 2 on; a
+    percentile bootstrap of 6 clusters misses in 9 to 13 % of cases instead of 5 %, one of units in 18 to 26 %
+    (tests/unit/test_clusters.py). Clusters that are skewed like exponentials bring it to 9 % with 6 of them.
+    One cluster has no interval (NaN).
+    """
+    means = cluster_means(values, clusters)
+    if len(means) < 2:
+        return (float(means[0]) if len(means) else float("nan")), float("nan"), float("nan")
+    from scipy.special import stdtrit  # heavy to import, and rarely needed
+
+    mean, error = float(means.mean()), float(means.std(ddof=1)) / len(means) ** 0.5
+    reach = float(stdtrit(len(means) - 1, (1 + level) / 2)) * error
+    return mean, mean - reach, mean + reach
+
+
+def cluster_means(
+    values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray
+) -> Float[np.ndarray, " g"]:
+    """The mean of each cluster's values, in order of first appearance, without NaN and clusters of nothing else."""
+    found: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(np.asarray(values, dtype=float), clusters, strict=True):
+        if np.isfinite(value):
+            found.setdefault(cluster, []).append(float(value))
+    return np.array([np.mean(some) for some in found.values()], dtype=float)
 
 
 def grouped_bootstrap(
