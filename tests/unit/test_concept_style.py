@@ -23,10 +23,11 @@ def test_the_papers_split() -> None:
     train, search, val = ({i for i, _ in part} for part in (split.train, split.search, split.val))
     assert {labels[i] for i in train} == {0, 1} and len(split.train) == 20 and len({v for _, v in split.train}) == 1
     assert len(split.search) == 10 and not train & search and not train & val and not search & val
-    assert len(split.val) == (69 - 30) * 3
+    assert {labels[i] for i in val} == {0, 1} and len(split.val) == (50 - 30) * 3  # label 2 has no image in training
     leaky = paper_split(labels, 3, 10, 0.5, 1, 5, leak_free=False, seed=0)
     assert leaky.train == split.train and len(leaky.val) == len(split.val) + 20 * 2
     assert not set(leaky.val) & set(leaky.train)
+    assert {labels[i] for i, _ in leaky.val} == {0, 1}
     with pytest.raises(ValueError, match="30"):
         paper_split(labels, 3, 16, 0.5, 1, 5, True, 0)
 

@@ -165,10 +165,11 @@ def paper_split(
     leak_free: bool,
     seed: int,
 ) -> Split:
-    """The split of arXiv 2303.00046: labels with at least n_train / rho images give n_train of them to training, in
-    `s_train` style variants; everything else, in every variant, is validation.
+    """The split of arXiv 2303.00046, App. D.1: labels with at least n_train / rho images give n_train of them to
+    training, in `s_train` style variants; the other images of these labels, in every variant, are validation.
 
-    `n_search` more images of each such label, in one variant each, are kept out of both for choosing a learning rate.
+    Labels with fewer images are in no part: every label of validation occurs in training.
+    `n_search` more images of each label, in one variant each, are kept out of both for choosing a learning rate.
     `leak_free`: a train image does not appear in validation under a variant that was not trained on. Raises ValueError
     if no label has enough images.
     """
@@ -177,6 +178,7 @@ def paper_split(
     allowed = sorted(y for y, n in counts.items() if n >= n_train / rho)
     if not allowed:
         raise ValueError(f"{max(counts.values())}")
+    trained = set(allowed)
     chosen = sorted(g.permutation(n_variants)[:s_train].tolist())
     train: list[int] = []
     search: list[tuple[int, int]] = []
@@ -187,5 +189,6 @@ def paper_split(
         search += [(i, int(g.integers(n_variants))) for i in order[n_train : n_train + n_search]]
     pairs = set(product(sorted(train), chosen))
     out = {i for i, _ in search} | (set(train) if leak_free else set())
-    val = [(i, v) for i in range(len(labels)) for v in range(n_variants) if i not in out and (i, v) not in pairs]
+    rest = [i for i, y in enumerate(labels) if y in trained and i not in out]
+    val = [(i, v) for i in rest for v in range(n_variants) if (i, v) not in pairs]
     return Split(tuple(sorted(pairs)), tuple(sorted(search)), tuple(val))
