@@ -24,8 +24,13 @@ class Tracker(Protocol):
 
 
 def key_of(record: Mapping[str, Any]) -> str:
-    """A readable name of what a record measures: `at-edit/edit/success`, `model/<layer>/drift_fro`."""
+    """A readable name of what a record measures: `at-edit/edit/success`, `model/<layer>/drift_fro`.
+
+    A record about one request has its name in it, `at-edit/<request>/edit/accuracy`: several requests are measured at
+    one step, and would be one number otherwise.
+    """
     shift = str(record.get("shift") or "none")
     shifted = "" if shift == "none" else f"{shift}-{record.get('severity', 0)}"
-    parts = (record.get("scope"), record.get("probe"), shifted, record.get("layer"), record.get("metric"))
+    about = (record.get("scope"), record.get("request"), record.get("probe"))
+    parts = (*about, shifted, record.get("layer"), record.get("metric"))
     return "/".join(str(part) for part in parts if part)

@@ -96,6 +96,13 @@ def test_rows_hold_values_and_axes() -> None:
     assert row_of(3, [RECORD, missing]) == {"step": 3, "n_edits": 3, "alpha": 1.0, "at-edit/edit/success": 0.5}
 
 
+def test_several_requests_at_one_step_have_keys_of_their_own() -> None:
+    records = [RECORD | {"request": name, "value": value} for name, value in (("road-snow", 0.25), ("sea-wood", 0.75))]
+    row = row_of(3, [*records, RECORD | {"request": ""}])
+    assert row["at-edit/road-snow/edit/success"] == 0.25 and row["at-edit/sea-wood/edit/success"] == 0.75
+    assert row["at-edit/edit/success"] == 0.5
+
+
 def test_mirrors_a_run_offline_when_not_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = fake_wandb(monkeypatch)
     whole_run(WandbTracker(tags=["t"]), tmp_path)
