@@ -80,6 +80,7 @@ class Dense:
 
 
 Term = LowRank | Dense
+FORMAT = "edit-robust-delta-1"
 
 
 def _sum(a: Term, b: Term) -> Term:
@@ -146,7 +147,7 @@ class Delta:
         return h.hexdigest()[:16]
 
     def save(self, path: str | Path) -> Path:
-        """Write as safetensors (`name|u`, `name|v` or `name|m`) with base and info in the header; atomic."""
+        """Write as safetensors (`name|u`, `name|v` or `name|m`) with base, info and order in the header; atomic."""
         from safetensors.torch import save_file
 
         path = Path(path)
@@ -156,14 +157,16 @@ class Delta:
                 y = x.detach().cpu().contiguous()
                 shared = any(y.untyped_storage().data_ptr() == z.untyped_storage().data_ptr() for z in tensors.values())
                 tensors[f"{name}|{part}"] = y.clone() if shared else y  # the format has no shared memory
-        header = {"base": self.base, "info": json.dumps(dict(self.info)), "format": "edit-robust-delta-1"}
+        order = json.dumps(list(self.terms))  # the format sorts its tensors by name
+        header = {"base": self.base, "info": json.dumps(dict(self.info)), "order": order, "format": FORMAT}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=header)
         return path
 
     @staticmethod
     def load(path: str | Path) -> Delta:
-        """Read what `save` wrote. Raises UserError when the file is missing, truncated or of another kind."""
+        """Read what `save` wrote, its terms in their order. UserError for a file that is missing, truncated or of
+        another kind."""
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
@@ -178,7 +181,8 @@ class Delta:
                     parts.setdefault(name, {})[part] = f.get_tensor(key)
         except (SafetensorError, OSError) as e:
             raise UserError(f"{path} is not a readable delta file: {e}") from e
-        if header.get("format") != "edit-robust-delta-1":
+        if header.get("format") != FORMAT:
             raise UserError(f"{path} is a safetensors file, but not a delta written by this program")
-        terms: dict[str, Term] = {n: Dense(p["m"]) if "m" in p else LowRank(p["u"], p["v"]) for n, p in parts.items()}
+        ordered = {n: parts[n] for n in json.loads(header.get("order", "null")) or parts}
+        terms: dict[str, Term] = {n: Dense(p["m"]) if "m" in p else LowRank(p["u"], p["v"]) for n, p in ordered.items()}
         return Delta(terms, header.get("base", ""), json.loads(header.get("info", "{}")))
