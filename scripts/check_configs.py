@@ -9,6 +9,8 @@ from edit_robust.config.compose import GROUPS, choices, compose, expand
 from edit_robust.config.fit import partners
 from edit_robust.core.errors import UserError
 
+#: Choices that build on another one of their group.
+WITH = {"forgetting": "[answers,forgetting]"}
 #: What some choices need to be complete.
 NEEDS = {
     "model=hf": ["model.path=folder"],
@@ -32,7 +34,7 @@ def jobs() -> list[list[str]]:
                 task = [o for o in partners("preset", name) if o.startswith("task=")]
                 found.append([f"editor={editor}", f"model={model}", *task])
             else:
-                found.append([f"{group}={name}", *partners(group, name), *NEEDS.get(f"{group}={name}", [])])
+                found.append([f"{group}={WITH.get(name, name)}", *partners(group, name), *NEEDS.get(f"{group}={name}", [])])
             if group == "experiment":
                 cfg = compose([f"experiment={name}"], with_hydra=True)
                 swept = [f"{k}={v}" for k, v in (cfg.hydra.sweeper.params or {}).items()]

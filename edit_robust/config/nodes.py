@@ -98,4 +98,4 @@ def build(node: dict[str, Any], path: str) -> Any:
 def model_name(values: Mapping[str, Any]) -> str:
     """What to call the model of a config: its name, else that of its folder."""
     model = values["model"]
-    return str(model.get("name") or Path(str(model.get("path") or model.get("factory"))).name)
+    return str(model.get("name") or Path(str(model.get("factory") or model.get("path"))).name)

@@ -14,11 +14,11 @@ import torch
 from helpers.runs import CommandLine, KilledError, fuse, go, override, records
 from PIL import Image
 
-from edit_robust.evaluate import image_answers
 from edit_robust.config.compose import compose
 from edit_robust.config.identity import run_id
 from edit_robust.config.launch import experiment
 from edit_robust.core import UserError
+from edit_robust.evaluate import image_answers
 from edit_robust.evaluate.statistics.paired import mcnemar
 from edit_robust.models.vision.classifier import Classifier
 from edit_robust.report import verdict

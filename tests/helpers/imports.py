@@ -29,7 +29,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def graph(root: Path) -> dict[str, set[str]]:
-    """Module -> modules of the package that it imports. `from a import b` is an import of a.b where that is a module."""
+    """Module -> modules of the package that it imports; `from a import b` imports a.b where that is a module."""
     known = modules(root)
     found: dict[str, set[str]] = {}
     for name, path in known.items():

@@ -260,4 +260,5 @@ def test_a_change_outside_of_what_was_announced_is_refused(trajectory: Any) -> N
 
     with pytest.raises(UserError, match=r"1\.weight, which was not announced: only 0\.weight"):
         walk(trajectory, model, Careless())
-    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True)) and model.position == model.base
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
+    assert model.position == model.base
