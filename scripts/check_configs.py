@@ -34,7 +34,8 @@ def jobs() -> list[list[str]]:
                 task = [o for o in partners("preset", name) if o.startswith("task=")]
                 found.append([f"editor={editor}", f"model={model}", *task])
             else:
-                found.append([f"{group}={WITH.get(name, name)}", *partners(group, name), *NEEDS.get(f"{group}={name}", [])])
+                own = f"{group}={WITH.get(name, name)}"
+                found.append([own, *partners(group, name), *NEEDS.get(f"{group}={name}", [])])
             if group == "experiment":
                 cfg = compose([f"experiment={name}"], with_hydra=True)
                 swept = [f"{k}={v}" for k, v in (cfg.hydra.sweeper.params or {}).items()]
