@@ -97,7 +97,9 @@ def test_without_memory_for_the_layers_below(model: CausalLM) -> None:
     finally:
         model.cache_gb = kept
     assert scorer.kept is None
-    assert np.abs(scorer.score().logp - model.scorer(examples, [model.layer_at(2).weight_name]).score().logp).max() < 1e-5
+    assert (
+        np.abs(scorer.score().logp - model.scorer(examples, [model.layer_at(2).weight_name]).score().logp).max() < 1e-5
+    )
 
 
 def test_taking_rows(model: CausalLM) -> None:
