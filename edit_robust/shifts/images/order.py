@@ -1,7 +1,8 @@
 """The two orders in which images are prepared: as the released ImageNet-C was made, and without its JPEG files.
 
-The released images were resized, cropped, corrupted and saved as JPEG files of quality 85. A network sees that second
-compression: results of the two orders differ by points of accuracy, and every result says which order it is.
+The released images were resized (short side 256, bilinear), cropped (middle 224), corrupted and saved as JPEG files of
+quality 85, for networks of any size. A network sees that second compression: results of the two orders differ by points
+of accuracy, and every result says which order it is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from edit_robust.core.errors import UserError, nearest
@@ -17,7 +19,8 @@ from edit_robust.shifts.images.types import Pixels
 
 Order = Literal["direct", "released"]
 ORDERS: tuple[Order, ...] = ("direct", "released")
-QUALITY = 85
+#: How the released images were made.
+RESIZE, CROP, QUALITY = 256, 224, 85
 
 
 def resize_crop(image: Any, resize: int, crop: int) -> Pixels:
@@ -54,12 +57,19 @@ def jpeg_round_trip(image: Pixels, quality: int = QUALITY) -> Pixels:
     return jpeg(as_pixels(image), quality)
 
 
-def direct(image: Any, name: str, severity: int, seed: int, resize: int = 256, crop: int = 224) -> Pixels:
+def fit(image: Pixels, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A square image at a network's own size: resized whole (Pillow's bicubic filter) where it has another one."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def direct(image: Any, name: str, severity: int, seed: int, resize: int = RESIZE, crop: int = CROP) -> Pixels:
     """Resize, crop, corrupt."""
     return corrupt(resize_crop(image, resize, crop), name, severity, seed)
 
 
-def released(image: Any, name: str, severity: int, seed: int, resize: int = 256, crop: int = 224) -> Pixels:
+def released(image: Any, name: str, severity: int, seed: int, resize: int = RESIZE, crop: int = CROP) -> Pixels:
     """Resize, crop, corrupt, save as JPEG of quality 85 and read back, as the released ImageNet-C was made."""
     return jpeg_round_trip(direct(image, name, severity, seed, resize, crop))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path, PurePosixPath
 
 from edit_robust.core.errors import UserError
@@ -39,11 +40,11 @@ def find(root: str | Path, name: str, severity: int) -> Path:
 
 
 def file_of(root: str | Path, name: str, severity: int, image: str) -> Path:
-    """The file of one image of ImageNet's validation set, named as `.../class folder/file`.
+    """The file of one image of ImageNet's validation set, named as `.../class folder/file`, however that is spelled.
 
     Raises UserError where there is none: other images than those were never released.
     """
-    place = PurePosixPath(image)
+    place = PurePosixPath(posixpath.normpath(image))
     folder = find(root, name, severity) / place.parent.name
     for suffix in (place.suffix, *SUFFIXES):
         file = folder / f"{place.stem}{suffix}"

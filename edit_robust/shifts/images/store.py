@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,12 +29,12 @@ Images = UInt8[np.ndarray, "n height width 3"]
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
 _STALE = 24 * 3600.0  # seconds after which an unfinished file belongs to a process that died
-#: Libraries whose releases may change a pixel.
-_LIBRARIES = ("numpy", "scikit-image", "opencv-python", "Pillow", "imagecorruptions")
+#: Libraries whose releases may change a pixel; OpenCV is installed under either name.
+_LIBRARIES = ("numpy", "numba", "opencv-python", "opencv-python-headless", "Pillow", "imagecorruptions")
 
 
 def digest_of(images: Sequence[np.ndarray], ids: Sequence[str]) -> str:
-    """Hash of images with their ids, which seeds go by; in order."""
+    """Hash of images with the names that their seeds go by; in order."""
     h = hashlib.sha256()
     for image, name in zip(images, ids, strict=True):
         array = np.ascontiguousarray(image)
@@ -48,7 +49,9 @@ def key_of(digest: str, dataset: str, name: str, severity: int, order: str) -> s
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
+@lru_cache(maxsize=len(_LIBRARIES))  # of the installation, and nothing of a run
 def _release(library: str) -> str:
+    """The installed release; "" where the library is not there."""
     try:
         return version(library)
     except PackageNotFoundError:

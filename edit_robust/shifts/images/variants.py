@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from edit_robust.core import UserError, nearest
 from edit_robust.core.image_files import read_image
 from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.core.options import Aside
 from edit_robust.shifts.images.benchmark import ALL, corrupt_many, worker_pool
-from edit_robust.shifts.images.order import jpeg_round_trip
+from edit_robust.shifts.images.names import noise_name
+from edit_robust.shifts.images.order import CROP, QUALITY, RESIZE, fit, jpeg_round_trip, resize_crop
 from edit_robust.shifts.images.released import file_of, find
-from edit_robust.shifts.images.store import CorruptedStore
+from edit_robust.shifts.images.store import CorruptedStore, digest_of, key_of
 
 SEVERITIES = range(1, 6)
 
@@ -37,7 +37,8 @@ class ShiftOptions:
     """How images are shifted: the config's `shifts`.
 
     severities: those of every corruption that is given none of its own.
-    order:      `direct` (crop, corrupt) or `released` (crop, corrupt, JPEG quality 85), as ImageNet-C was made.
+    order:      `direct` (the model's own resize and crop, corrupt) or `released`, as ImageNet-C was made whatever the
+                model: resize to 256, crop 224, corrupt, JPEG quality 85, and last to the model's size.
     released:   folder of the released ImageNet-C, for an original task of ImageNet's validation images. (A name and no
                 `DataFile`: its 4.75 million files are not read to name a run.)
     workers:    processes that corrupt images; results do not depend on it.
@@ -62,9 +63,10 @@ class ShiftOptions:
 
 @dataclass
 class Shifting:
-    """corruptions: name -> severities.   order: direct (crop, corrupt) or released (crop, corrupt, JPEG quality 85).
+    """How image sets are shown to a model of one size.
 
-    stamp: which data results belong to.   workers: processes that corrupt.
+    corruptions: name -> severities.   order: direct or released, see `ShiftOptions`.   workers: processes that corrupt.
+    size: of the model's images, which are square.   store: keeps what was corrupted; None: nothing is kept.
     released: folder of the released ImageNet-C, whose files stand for the original task's corrupted images.
     """
 
@@ -75,6 +77,7 @@ class Shifting:
     size: int
     released: Path | None = None
     _pool: Executor | None = None
+    _shard: tuple[ImageSet, range, list[Pixels]] | None = None
 
     @staticmethod
     def of(corruptions: Mapping[str, tuple[int, ...]], options: ShiftOptions, cache: Path, size: int) -> Shifting:
@@ -90,15 +93,20 @@ class Shifting:
 
     @property
     def stamp(self) -> str:
-        """What the corruptions are, as it stands with results."""
+        """What the corruptions are, as it stands with results: how many, and how images were resized and cropped."""
         if not self.corruptions:
             return "none"
         many = sum(len(v) for v in self.corruptions.values())
-        made = "crop, corrupt" if self.order == "direct" else "crop, corrupt, JPEG quality 85"
         named = ";".join(f"{n}:{','.join(map(str, s))}" for n, s in self.corruptions.items())
         digest = hashlib.sha256(named.encode()).hexdigest()[:8]
-        where = "" if self.released is None else f"original task: released ImageNet-C ({self.released.name}); else "
-        return f"{where}in memory, {many} variants ({digest}), {self.size} px, {made}"
+        last = "" if self.size == CROP else f", resize to {self.size} (bicubic)"
+        where = (
+            "" if self.released is None else f"original task: released ImageNet-C ({self.released.name}){last}; else "
+        )
+        made = f"the model's own resize and crop to {self.size}, corrupt"
+        if self.order == "released":
+            made = f"resize {RESIZE} (bilinear), crop {CROP}, corrupt, JPEG quality {QUALITY}{last}"
+        return f"{where}in memory, {many} variants ({digest}), {made}"
 
     def variants(self, images: ImageSet) -> list[Variant]:
         """Clean first; corruptions only of sets that are no shift themselves."""
@@ -107,42 +115,51 @@ class Shifting:
         return [Variant(), *(Variant(n, s) for n, severities in self.corruptions.items() for s in severities)]
 
     def close(self) -> None:
-        """Let the workers go; they come back when they are needed."""
+        """Let the workers go, and the last shard; they come back when they are needed."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+        self._shard = None
 
     def apply(
         self, variant: Variant, images: ImageSet, rows: range, pixels: Sequence[Pixels]
     ) -> UInt8[np.ndarray, "n size size 3"]:
-        """A shard's pixels under a variant; seeded by image, so that neither shards nor workers matter."""
+        """A shard's pixels under a variant.
+
+        pixels: the images of these rows as the model itself crops them. Seeded by image (`noise_name`), so that neither
+        shards nor workers matter.
+        """
         if not variant.severity:
             return np.stack(pixels)
-        names = [images.ids[r] for r in rows]
         if self.released is not None and images.probe == "original":
-            return np.stack([self._read(variant, name) for name in names])
+            return np.stack([self._read(variant, images.ids[r]) for r in rows])
+        shown = self._as_released(images, rows) if self.order == "released" else pixels
         dataset = f"{images.probe}|{images.request}"
+        names = [noise_name(images.ids[r], x) for r, x in zip(rows, shown, strict=True)]
 
         def make() -> np.ndarray:
             if self.workers and self._pool is None:
                 self._pool = worker_pool(self.workers)
-            made = corrupt_many(pixels, names, variant.shift, variant.severity, dataset, self.workers, self._pool)
+            made = corrupt_many(shown, names, variant.shift, variant.severity, dataset, self.workers, self._pool)
             return np.stack([jpeg_round_trip(x) for x in made] if self.order == "released" else made)
 
         if self.store is None:
-            return make()
-        h = hashlib.sha256(f"{dataset}|{names}|{variant}|{self.order}".encode())
-        for x in pixels:
-            h.update(x.tobytes())
-        return self.store.get(h.hexdigest()[:32], make)
+            made = make()
+        else:
+            key = key_of(digest_of(shown, names), dataset, variant.shift, variant.severity, self.order)
+            made = self.store.get(key, make)
+        return made if self.order == "direct" else np.stack([fit(x, self.size) for x in made])
+
+    def _as_released(self, images: ImageSet, rows: range) -> list[Pixels]:
+        """A shard's images, resized and cropped as the released ones were: once for all of its variants."""
+        if self._shard is None or self._shard[0] is not images or self._shard[1] != rows:
+            self._shard = (images, rows, [resize_crop(images.load(r), RESIZE, CROP) for r in rows])
+        return self._shard[2]
 
     def _read(self, variant: Variant, name: str) -> Pixels:
         """A released image: 224 pixels square, already resized and cropped; other sizes are resized whole."""
         assert self.released is not None
-        found = read_image(file_of(self.released, variant.shift, variant.severity, name))
-        if found.shape[:2] == (self.size, self.size):
-            return found
-        return np.asarray(Image.fromarray(found).resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return fit(read_image(file_of(self.released, variant.shift, variant.severity, name)), self.size)
 
 
 def read_corruptions(node: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
