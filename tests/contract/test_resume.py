@@ -23,9 +23,9 @@ from edit_robust.config import launch
 from edit_robust.core.delta import Delta
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.runs import folder as store
-from edit_robust.runs.reader import Run
+from edit_robust.runs import ledger
 from edit_robust.runs import reader as runs
+from edit_robust.runs.reader import Run
 
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
@@ -201,7 +201,7 @@ def test_a_full_disk(after: int, say: CommandLine, quick: Quick, loaded: CausalL
 def test_a_full_disk_as_safetensors_and_numpy_say_it(say: CommandLine, quick: Quick, loaded: CausalLM) -> None:
     for where, name, error in (
         (
-            store,
+            ledger,
             "save_file",
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         ),
@@ -259,7 +259,7 @@ def test_an_edit_with_nan_is_refused_and_the_walk_goes_on(
             return found
         from edit_robust.editors.base import Edit, refuse_nonfinite
 
-        return refuse_nonfinite(Edit(found.delta.scale(float("nan")), found.info, found.state))
+        return refuse_nonfinite(Edit(found.delta.scale(float("nan")), found.info))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kind, "edit", broken)
