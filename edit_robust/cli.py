@@ -72,7 +72,11 @@ def ls(
     groups["trajectories"] = "trajectory"
     console = Console()
     if what == "runs":
-        console.print(_runs_table(outputs))
+        tables = _runs_tables(outputs)
+        for runs in tables:
+            console.print(runs, "")
+        if not tables:
+            console.print(f"There are no runs in {outputs / 'runs'} yet.", highlight=False)
         return
     if what not in groups:
         from edit_robust.core.errors import UserError, nearest
@@ -160,26 +164,30 @@ def _find(names: list[str] | None, outputs: Path) -> list[Run]:
     return list(found.values())
 
 
-def _runs_table(outputs: Path) -> Table:
-    """All runs with their state and the numbers that have a short heading."""
+def _runs_tables(outputs: Path) -> list[Table]:
+    """All runs with their state and the numbers that have a short heading; those with the same numbers in one table."""
     from rich.table import Table
 
     from edit_robust.report.grid import side_by_side
     from edit_robust.runs.reader import list_runs
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("run", min_width=20, overflow="fold")
-    table.add_column("status", no_wrap=True)
-    table.add_column("edits", no_wrap=True)
-    runs = list_runs(outputs)
-    headings, lines = side_by_side(runs, bare=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", overflow="fold")
-    for r, cells in zip(runs, lines, strict=True):
-        status = r.status
-        made = r.summary.get("n_edits", status.get("points", ""))
-        table.add_row(r.id, str(status.get("status", "?")), str(made), *cells)
-    return table
+    alike: dict[tuple[str, ...], list[Run]] = {}
+    for run in list_runs(outputs):
+        alike.setdefault(tuple(side_by_side([run], bare=True)[0][:1]), []).append(run)
+    tables = []
+    for runs in alike.values():
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("run", min_width=12, overflow="fold")
+        table.add_column("status", no_wrap=True)
+        table.add_column("edits", no_wrap=True)
+        headings, lines = side_by_side(runs, bare=True)
+        for heading in headings:
+            table.add_column(heading, justify="right", overflow="fold")
+        for run, cells in zip(runs, lines, strict=True):
+            made = run.summary.get("n_edits", run.status.get("points", ""))
+            table.add_row(run.id, str(run.status.get("status", "?")), str(made), *cells)
+        tables.append(table)
+    return tables
 
 
 def _needs_of(group: str) -> dict[str, str]:
