@@ -138,5 +138,5 @@ def test_released_files_are_found_however_their_name_is_spelled(tmp_path: Path) 
     file = tmp_path / "fog" / "3" / "n01" / "b.JPEG"
     file.parent.mkdir(parents=True)
     file.touch()
-    for name in ("val/n01/b.JPEG", "./n01/b.JPEG", "val/n01/../n01/./b.JPEG", "/data/val//n01/b.png"):
+    for name in ("val/n01/b.JPEG", "./n01/b.JPEG", "val/n01/x/../b.JPEG", "/data/val//n01/b.png"):
         assert released.file_of(tmp_path, "fog", 3, name) == file
