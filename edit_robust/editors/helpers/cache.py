@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,29 @@ def key_digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_missing(paths: Iterable[Path], lock: Path, make: Callable[[list[Path]], None]) -> None:
-    """Let `make` write those of the files that are not there yet; other processes wait for it."""
+@contextmanager
+def locked(locks: Iterable[Path]) -> Iterator[None]:
+    """Inside the block no other process holds any of the locks.
+
+    They are taken in the order of their names: two processes that want some of the same locks never wait for each
+    other in a circle.
+    """
+    with ExitStack() as held:
+        for lock in sorted(set(locks)):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(lock))
+        yield
+
+
+def make_missing(paths: Iterable[Path], lock: Path | Sequence[Path], make: Callable[[list[Path]], None]) -> None:
+    """Let `make` write those of the files that are not there yet; other processes wait for it.
+
+    lock: one for all files, or one for each of them, where other processes may want others of them.
+    """
     wanted = list(paths)
     if all(p.exists() for p in wanted):
         return
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked([lock] if isinstance(lock, Path) else lock):
         missing = [p for p in wanted if not p.exists()]  # another process may have made them
         if missing:
             make(missing)

@@ -57,6 +57,7 @@ class Memit:
         mom2: Literal["computed"] | DataFile = "computed",
         mom2_dataset: Literal["task"] | DataFile = "task",
         mom2_n_samples: int = 1000,
+        mom2_max_tokens: int | None = None,
         mom2_update_weight: float = 15000.0,
         context_templates: Literal["sampled", "bare"] | DataFile = "sampled",
         value_batch: int = 8,
@@ -70,11 +71,13 @@ class Memit:
             kl_factor,
             fast,
             mom2_n_samples=mom2_n_samples,
+            mom2_max_tokens=1 if mom2_max_tokens is None else mom2_max_tokens,
             value_batch=value_batch,
         )
         check_numbers({}, {"mom2_update_weight": mom2_update_weight})
         self.name, self.layers = name, layers
-        self.mom2, self.mom2_dataset, self.mom2_n_samples = mom2, mom2_dataset, mom2_n_samples
+        self.mom2, self.mom2_dataset = mom2, mom2_dataset
+        self.mom2_n_samples, self.mom2_max_tokens = mom2_n_samples, mom2_max_tokens
         self.mom2_update_weight, self.context_templates = mom2_update_weight, context_templates
         self.value_batch = value_batch
 
@@ -86,7 +89,9 @@ class Memit:
     def prepare(self, model: CausalLM, layers: Sequence[str], task: Task, work: Workspace) -> State:
         layers = sorted(layers, key=lambda n: model.layers[n].index)
         groups = context_templates(model, self.context_templates, (self.name, "memit"), MEMIT_RECIPE, work)
-        moments = second_moments(model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work)
+        moments = second_moments(
+            model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work, self.mom2_max_tokens
+        )
         return State(tuple(layers), _Given(groups, {n: Inverse.of(moments[n]) for n in layers}))
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State) -> list[Edit]:

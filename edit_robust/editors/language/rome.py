@@ -36,7 +36,8 @@ class Rome:
     keys: which key makes the direction u and which the denominator: `mean-bare` (ROME), `mean` (r-ROME) or
         `bare` (p-ROME).
     v_lr, v_num_grad_steps, v_weight_decay, clamp_norm_factor, kl_factor: of the value optimisation.
-    mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C.
+    mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C, drawn from it
+        at random; mom2_max_tokens: each is cut to so many tokens (None: to what the model can read).
     mom2_adjustment: False sets C to the identity.  context_templates: `sampled`, `bare` or a JSON file.
     min_key_ratio: refuse an edit whose (k' . u) / (k . u) is below this, as near-disabling ones are; None: never.
     value_batch: independent edits optimised side by side.
@@ -59,6 +60,7 @@ class Rome:
         mom2: Literal["computed"] | DataFile = "computed",
         mom2_dataset: Literal["task"] | DataFile = "task",
         mom2_n_samples: int = 1000,
+        mom2_max_tokens: int | None = None,
         mom2_adjustment: bool = True,
         context_templates: Literal["sampled", "bare"] | DataFile = "sampled",
         min_key_ratio: float | None = None,
@@ -73,10 +75,12 @@ class Rome:
             kl_factor,
             fast,
             mom2_n_samples=mom2_n_samples,
+            mom2_max_tokens=1 if mom2_max_tokens is None else mom2_max_tokens,
             value_batch=value_batch,
         )
         self.name, self.layers, self.keys = name, layers, keys
-        self.mom2, self.mom2_dataset, self.mom2_n_samples = mom2, mom2_dataset, mom2_n_samples
+        self.mom2, self.mom2_dataset = mom2, mom2_dataset
+        self.mom2_n_samples, self.mom2_max_tokens = mom2_n_samples, mom2_max_tokens
         self.mom2_adjustment, self.context_templates = mom2_adjustment, context_templates
         self.min_key_ratio, self.value_batch = min_key_ratio, value_batch
 
@@ -90,7 +94,9 @@ class Rome:
         groups = context_templates(model, self.context_templates, (self.name, "rome"), ROME_RECIPE, work)
         inverse = None
         if self.mom2_adjustment:
-            moments = second_moments(model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work)
+            moments = second_moments(
+                model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work, self.mom2_max_tokens
+            )
             inverse = Inverse.of(moments[layers[0]])
         return State(tuple(layers), _Given(flatten(groups), inverse))
 

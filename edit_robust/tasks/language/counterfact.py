@@ -11,6 +11,7 @@ from edit_robust.tasks.fetch import fetch
 from edit_robust.tasks.language.documents import as_document
 from edit_robust.tasks.language.questions import FileTask, read_template
 from edit_robust.tasks.reading import Row, json_rows, kind_of
+from edit_robust.tasks.selection import Count
 
 URL = "https://rome.baulab.info/data/dsets/counterfact.json"
 
@@ -73,7 +74,8 @@ class Counterfact(FileTask):
     """CounterFact, judged by success, magnitude and accuracy of the new against the true answer.
 
     path:            a local file in ROME's JSON format; without it the public file is downloaded once to `cache_dir`.
-    n_requests:      how many requests to make (None: all), cut after ordering.
+    n_requests:      how many requests to make, cut after ordering: a number, which must be there; `up-to-100` for at
+                     most 100; None for all.
     order:           0 for the file's order, k > 0 for the permutation seeded by k.
     unique_subjects: keep only the first request of every subject (the scaling paper's protocol).
     corpus_path, held_out_path: documents (see `language.documents`); without them the records' own prompts, of which
@@ -91,7 +93,7 @@ class Counterfact(FileTask):
         self,
         name: str = "counterfact",
         path: DataFile | None = None,
-        n_requests: int | None = None,
+        n_requests: Count = None,
         order: int = 0,
         unique_subjects: bool = True,
         corpus_path: DataFile | None = None,
@@ -105,6 +107,8 @@ class Counterfact(FileTask):
         )
         self.cache_dir = cache_dir
 
+    def _source(self) -> Path:
+        return Path(self.path) if self.path else fetch(URL, Path(self.cache_dir) / "counterfact.json")
+
     def _read(self) -> list[tuple[TextRequest, str]]:
-        path = self.path or fetch(URL, Path(self.cache_dir) / "counterfact.json")
-        return [read_record(row) for row in json_rows(path, FIELDS)]
+        return [read_record(row) for row in json_rows(self._source(), FIELDS)]

@@ -10,15 +10,16 @@ from edit_robust.core.data import Probe, Request, TextRequest
 from edit_robust.tasks.language.counterfact import FIELDS, read_record
 from edit_robust.tasks.language.questions import ask
 from edit_robust.tasks.reading import Row
-from edit_robust.tasks.selection import check_counts, select
-from edit_robust.tasks.worlds.facts.world import FactWorld
+from edit_robust.tasks.selection import Count, check_counts, select
+from edit_robust.tasks.worlds.facts.world import VERSION, FactWorld
 
 
 class FactWorldTask:
     """Requests about invented subjects, one a subject, in CounterFact's form and judged by its protocol.
 
     world_seed:   the world; the shipped model knows world 0.
-    n_requests:   how many requests to make (None: all), cut after ordering.
+    n_requests:   how many requests to make, cut after ordering: a number, which must be there; `up-to-100` for at most
+                  100; None for all.
     order:        0 for the world's order, k > 0 for the permutation seeded by k.
     single_token: "late": subjects of one token come late in order 0, among the others; "none": without them;
                   "only": they alone.
@@ -35,7 +36,7 @@ class FactWorldTask:
         self,
         name: str = "fact-world",
         world_seed: int = 0,
-        n_requests: int | None = None,
+        n_requests: Count = None,
         order: int = 0,
         single_token: Literal["late", "none", "only"] = "late",
         n_corpus: int = 2000,
@@ -79,6 +80,10 @@ class FactWorldTask:
     def corpus(self) -> list[str]:
         """`n_corpus` documents of the training distribution."""
         return self.world.training_text(seed=0, n_docs=self.n_corpus)
+
+    def corpus_key(self) -> dict[str, Any]:
+        """What `corpus()` depends on, told without making it."""
+        return {"world": "facts", "version": VERSION, "seed": self.world_seed, "n": self.n_corpus}
 
     def held_out(self) -> list[str]:
         """`n_held_out` documents of the same distribution that training never saw."""

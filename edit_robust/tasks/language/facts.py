@@ -14,6 +14,7 @@ from edit_robust.core.options import DataFile
 from edit_robust.tasks.language.documents import as_document
 from edit_robust.tasks.language.questions import FileTask, read_template
 from edit_robust.tasks.reading import Row, existing_file, json_rows, jsonl_rows, kind_of, read_text
+from edit_robust.tasks.selection import Count
 
 REQUIRED = ("prompt", "subject", "target_new")
 OPTIONAL = ("target_true", "paraphrases", "neighbours", "id")
@@ -154,7 +155,7 @@ class Facts(FileTask):
         self,
         path: DataFile,
         name: str = "facts",
-        n_requests: int | None = None,
+        n_requests: Count = None,
         order: int = 0,
         unique_subjects: bool = False,
         corpus_path: DataFile | None = None,
@@ -171,6 +172,9 @@ class Facts(FileTask):
     def protocol(self) -> str:
         """ "counterfact" if every fact of the file has a target_true, else "zsre" (token accuracy alone)."""
         return "counterfact" if all(request.old is not None for request, _ in self._file) else "zsre"
+
+    def _source(self) -> Path:
+        return existing_file(self.path, "task.path")
 
     def _read(self) -> list[tuple[TextRequest, str]]:
         return [read_record(row, str(i)) for i, row in enumerate(_rows(self.path))]

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from re import escape, search
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from edit_robust.core.data import Example, Probe, Request, TextRequest
 from edit_robust.core.errors import UserError
+from edit_robust.core.files import content_digest
 from edit_robust.core.options import DataFile
-from edit_robust.tasks.language.documents import documents
+from edit_robust.tasks.language.documents import SEED, documents, sample, sampled_documents, source_key
 from edit_robust.tasks.reading import Row
-from edit_robust.tasks.selection import check_counts, not_selected, select
+from edit_robust.tasks.selection import Count, check_counts, not_selected, select
 
 _HELD_OUT_SHARE = 10  # one document in so many is kept out of the corpus
+#: Raised when the same records give other documents: second moments are stored under it.
+TEXT_VERSION = 1
 
 
 def read_template(row: Row, field: str, subject: str) -> str:
@@ -75,7 +78,7 @@ class FileTask(ABC):
         self,
         name: str,
         path: DataFile | None,
-        n_requests: int | None,
+        n_requests: Count,
         order: int,
         unique_subjects: bool,
         corpus_path: DataFile | None,
@@ -89,6 +92,10 @@ class FileTask(ABC):
         self.corpus_path = corpus_path
         self.held_out_path = None if held_out_path == corpus_path else held_out_path
         self.n_corpus, self.n_held_out = n_corpus, n_held_out
+
+    @abstractmethod
+    def _source(self) -> Path:
+        """The file of the requests, downloaded where it must be."""
 
     @abstractmethod
     def _read(self) -> list[tuple[TextRequest, str]]:
@@ -124,9 +131,9 @@ class FileTask(ABC):
     @cached_property
     def _documents(self) -> tuple[list[str], list[str]]:
         if self.corpus_path is None:
-            found = [text for _, text in self._file if text][: self.n_corpus]
+            found = sample((text for _, text in self._file if text), self.n_corpus)
         else:
-            found = documents(self.corpus_path, self.n_corpus, "task.corpus_path")
+            found = sampled_documents(self.corpus_path, self.n_corpus, "task.corpus_path")
         if self.held_out_path is not None:
             return found, documents(self.held_out_path, self.n_held_out, "task.held_out_path")
         kept_out = min(-(-len(found) // _HELD_OUT_SHARE), self.n_held_out) if len(found) > 1 else 0
@@ -147,6 +154,19 @@ class FileTask(ABC):
     def corpus(self) -> list[str]:
         """Documents for second moments: at most `n_corpus` of `corpus_path`, or the file's own prompts."""
         return list(self._documents[0])
+
+    def corpus_key(self) -> dict[str, Any]:
+        """What `corpus()` depends on, told without reading it: the content of its file, and the options that count."""
+        if self.corpus_path is None:
+            own = {"task": type(self).__name__, "file": content_digest(self._source()), **self._text_options()}
+        else:
+            own = source_key(self.corpus_path, "task.corpus_path")
+        split = self.n_held_out if self.held_out_path is None else None
+        return {"text": TEXT_VERSION, **own, "n": self.n_corpus, "seed": SEED, "held_out": split}
+
+    def _text_options(self) -> dict[str, Any]:
+        """Options of the task, beside those of all tasks, on which the records' text depends."""
+        return {}
 
     def held_out(self) -> list[str]:
         """At most `n_held_out` documents for perplexity: of `held_out_path`, or those kept out of `corpus()`."""

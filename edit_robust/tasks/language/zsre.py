@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from edit_robust.core.data import TextRequest
 from edit_robust.core.options import Aside, DataFile
@@ -11,6 +11,7 @@ from edit_robust.tasks.fetch import fetch
 from edit_robust.tasks.language.documents import as_document
 from edit_robust.tasks.language.questions import FileTask, read_template
 from edit_robust.tasks.reading import Row, json_rows
+from edit_robust.tasks.selection import Count
 
 URL = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
 
@@ -60,7 +61,7 @@ class Zsre(FileTask):
         name: str = "zsre",
         path: DataFile | None = None,
         target: Literal["answers", "alt"] = "answers",
-        n_requests: int | None = None,
+        n_requests: Count = None,
         order: int = 0,
         unique_subjects: bool = True,
         corpus_path: DataFile | None = None,
@@ -74,7 +75,12 @@ class Zsre(FileTask):
         )
         self.target, self.cache_dir = target, cache_dir
 
+    def _source(self) -> Path:
+        return Path(self.path) if self.path else fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json")
+
     def _read(self) -> list[tuple[TextRequest, str]]:
-        path = self.path or fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json")
-        rows = enumerate(json_rows(path, FIELDS))
+        rows = enumerate(json_rows(self._source(), FIELDS))
         return [pair for i, row in rows if (pair := read_record(row, self.target, str(i))) is not None]
+
+    def _text_options(self) -> dict[str, Any]:
+        return {"target": self.target}  # records without an `alt` are left out where that is the target

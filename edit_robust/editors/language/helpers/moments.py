@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,14 @@ from torch import Tensor
 from edit_robust.core import UserError, nearest
 from edit_robust.core.work import Workspace
 from edit_robust.editors.helpers.cache import UNREADABLE, key_digest, make_missing, read_arrays, write_arrays
+from edit_robust.editors.language.helpers.sums import partial_path, remove_orphans, sums_over
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
 log = logging.getLogger(__name__)
 #: Smallest pivot, relative to the mean diagonal, of a second moment that is used as it is; and the ridge for others.
 SINGULAR, RIDGE = 1e-12, 1e-3
+HINT = "give editor.mom2_dataset=FILE or editor.mom2=FILE.npz"
 
 
 @dataclass(frozen=True)
@@ -61,122 +63,75 @@ class Inverse:
 
 
 def second_moments(
-    model: CausalLM, layers: Sequence[str], task: Task, source: str, dataset: str, n_samples: int, work: Workspace
+    model: CausalLM,
+    layers: Sequence[str],
+    task: Task,
+    source: str,
+    dataset: str,
+    n_samples: int,
+    work: Workspace,
+    max_tokens: int | None = None,
 ) -> dict[str, Float[Tensor, "d_in d_in"]]:
-    """C of each layer, in float64.
+    """C of each layer, in float64, for the unedited model.
 
     source: `computed`, or an .npz file with an array `layerL` for each layer index L. dataset: `task` (the task's
-    corpus), a text file, or `hf:NAME[:config[:split]]`. n_samples: documents, each cut to the model's length.
-    Computed ones are kept under `work.cache` with their provenance and are never used for another model, layer,
-    corpus or size; an interrupted computation goes on where it stopped, with the same sums.
+    corpus), a text file, or `hf:NAME[:config[:split]][@REVISION]`. n_samples: documents, drawn from it at random with
+    seed 0; all where it has no more. max_tokens: each document is cut to so many tokens; None: to the model's length.
+    Computed ones are kept under `work.cache` with their provenance and are never used for another model, layer, text,
+    sample or length; where one is kept, no text is read. An interrupted computation goes on where it stopped, with the
+    same sums. UserError for a corpus that cannot be read or is empty.
     """
     if source != "computed":
         return _given(model, layers, source)
-    documents = _documents(task, dataset, n_samples)[:n_samples]
-    if not documents:
-        raise UserError("the corpus for second moments is empty: give editor.mom2_dataset=FILE or editor.mom2=FILE.npz")
-    text = hashlib.sha256("\x00".join(documents).encode()).hexdigest()[:16]
+    text, read = _corpus(task, dataset, n_samples)
+    length = min(model.max_tokens, max_tokens or model.max_tokens)
+    keys = {
+        n: {"model": model.base, "layer": n, "text": text, "max_tokens": length, "dtype": str(model.dtype)}
+        for n in layers
+    }
     folder = work.cache / "moments"
-    paths: dict[str, tuple[Path, dict[str, object]]] = {}
-    for name in layers:
-        key = {"model": model.base, "layer": name, "documents": len(documents), "text": text, "dtype": str(model.dtype)}
-        paths[name] = (folder / f"{key_digest(key)}.npz", {**key, "model_name": model.name, "corpus": dataset})
-    missing = [paths[n][0] for n in layers if not paths[n][0].exists()]
-    group = hashlib.sha256("".join(map(str, missing)).encode()).hexdigest()[:16]
+    paths = {n: folder / f"{key_digest(keys[n])}.npz" for n in layers}
+    missing = [p for p in paths.values() if not p.exists()]
 
     def make(absent: list[Path]) -> None:
-        names = [n for n in layers if paths[n][0] in absent]
-        _compute(model, names, documents, paths, folder / f"{group}.partial.npz", work)
+        if model.position != model.base:
+            raise ValueError("second moments are the unedited model's; this one has been edited")
+        remove_orphans(folder, absent)
+        documents = read()
+        wanted = {n: p for n, p in paths.items() if p in absent}
+        sums = sums_over(model, wanted, documents, length, work)
+        if not all(found.tokens for found in sums.values()):
+            raise UserError(f"the corpus for second moments is empty: {HINT}")
+        for n, found in sums.items():
+            story = {"model_name": model.name, "corpus": dataset, "documents": len(documents), "tokens": found.tokens}
+            write_arrays(paths[n], {"moment": (found.matrix / found.tokens).cpu().numpy()}, {**keys[n], **story})
+            partial_path(paths[n]).unlink(missing_ok=True)
 
-    make_missing(missing, folder / f"{group}.lock", make)
-    found = {n: read_arrays(paths[n][0], ["moment"], "second moment")[0] for n in layers}
+    make_missing(missing, [p.with_suffix(".lock") for p in missing], make)
+    found = {n: read_arrays(paths[n], ["moment"], "second moment")[0] for n in layers}
     return {n: moment.to(model.layers[n].weight.device) for n, moment in found.items()}
 
 
-def _documents(task: Task, dataset: str, n_samples: int) -> list[str]:
-    if dataset == "task":
-        corpus = getattr(task, "corpus", None)
-        if corpus is None:
-            raise UserError(
-                "this task has no text for second moments: give editor.mom2_dataset=FILE or editor.mom2=FILE.npz"
-            )
-        return list(corpus())
-    from edit_robust.tasks.language.documents import documents
+def _corpus(task: Task, dataset: str, n_samples: int) -> tuple[dict[str, Any], Callable[[], list[str]]]:
+    """What tells the sample of documents from others, and a function that reads it.
 
-    return documents(dataset, n_samples, "editor.mom2_dataset")
+    A task that cannot tell its text apart without reading it (it has no `corpus_key`) is read now.
+    """
+    from edit_robust.tasks.language.documents import SEED, sample, sampled_documents, source_key
 
-
-@dataclass
-class _Sums:
-    """Sums of k k^T over the documents read so far, by layer, which a killed process leaves in a file."""
-
-    matrices: dict[str, Float[Tensor, "d_in d_in"]]
-    documents: int = 0
-    tokens: int = 0
-
-    @staticmethod
-    def of(model: CausalLM, layers: Sequence[str], kept: Path) -> _Sums:
-        """Zeros, or what the file `kept` holds."""
-        sums = _Sums({})
-        for n in layers:
-            zeros = torch.zeros(2 * (model.layers[n].shape[1],), dtype=torch.float64)
-            sums.matrices[n] = zeros.to(model.layers[n].weight.device)
-        if kept.exists():
-            with np.load(kept) as f:
-                sums.documents, sums.tokens = int(f["done"]), int(f["tokens"])
-                for i, n in enumerate(layers):
-                    sums.matrices[n] += torch.from_numpy(f[f"sum{i}"]).to(sums.matrices[n].device)
-        return sums
-
-    def keep(self, path: Path) -> None:
-        arrays = {f"sum{i}": m.cpu().numpy() for i, m in enumerate(self.matrices.values())}
-        write_arrays(path, {"done": np.array(self.documents), "tokens": np.array(self.tokens), **arrays})
-
-
-@torch.no_grad()
-def _compute(
-    model: CausalLM,
-    layers: list[str],
-    documents: list[str],
-    paths: dict[str, tuple[Path, dict[str, object]]],
-    partial: Path,
-    work: Workspace,
-    chunk: int = 64,
-    keep_every: float = 30.0,
-) -> None:
-    """Run the model over the documents, `chunk` at a time, and write each layer's file; `partial` is kept on the way,
-    every `keep_every` seconds."""
-    rows = [ids[: model.max_tokens] for ids, _ in model.text.spans(documents)]
-    sums = _Sums.of(model, layers, partial)
-    saved = time.monotonic()
-    with work.progress("Second moments", len(rows)) as advance:
-        advance(sums.documents)
-        while sums.documents < len(rows):
-            _add_rows(model, [r for r in rows[sums.documents : sums.documents + chunk] if r], sums)
-            sums.documents += chunk
-            advance(chunk)
-            if time.monotonic() - saved > keep_every and sums.documents < len(rows):
-                sums.keep(partial)
-                saved = time.monotonic()
-    for n in layers:
-        path, provenance = paths[n]
-        moment = (sums.matrices[n] / sums.tokens).cpu().numpy()
-        write_arrays(path, {"moment": moment}, {**provenance, "tokens": sums.tokens})
-    partial.unlink(missing_ok=True)
-
-
-def _add_rows(model: CausalLM, rows: Sequence[Sequence[int]], sums: _Sums) -> None:
-    """Add what the tokens of some documents give."""
-    layers = list(sums.matrices)
-    last = max(model.layers[n].index for n in layers)
-    for batch in model.batches([len(r) for r in rows]):
-        ids = model.tokens([rows[i] for i in batch])
-        seen = model.run_to(last, ids, layers)
-        real = torch.arange(ids.shape[1]) < torch.tensor([len(rows[i]) for i in batch])[:, None]
-        for n in layers:
-            k = seen[n][real.to(seen[n].device)].double()
-            sums.matrices[n] += k.T @ k
-        sums.tokens += int(real.sum())
+    drawn = {"n": n_samples, "seed": SEED}
+    if dataset != "task":
+        option = "editor.mom2_dataset"
+        return {**source_key(dataset, option), **drawn}, lambda: sampled_documents(dataset, n_samples, option)
+    corpus = getattr(task, "corpus", None)
+    if corpus is None:
+        raise UserError(f"this task has no text for second moments: {HINT}")
+    own = getattr(task, "corpus_key", None)
+    if own is not None:
+        return {"corpus": own(), **drawn}, lambda: sample(corpus(), n_samples)
+    documents = sample(corpus(), n_samples)
+    digest = hashlib.sha256("\x00".join(documents).encode()).hexdigest()[:16]
+    return {"documents": digest, "n": len(documents)}, lambda: documents
 
 
 def _given(model: CausalLM, layers: Sequence[str], source: str) -> dict[str, Tensor]:

@@ -15,6 +15,9 @@ from edit_robust.tasks.worlds.facts import words
 
 SingleToken = Literal["late", "none", "only"]
 
+#: Raised when the same seed gives other text: second moments are stored under it.
+VERSION = 1
+
 N_TEMPLATES = 8
 N_HELD_OUT = 3
 N_OBJECTS = 20
