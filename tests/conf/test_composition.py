@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from edit_robust.config.check import check, resolved
-from edit_robust.config.compose import choices, compose, conf_dir, jobs
-from edit_robust.config.fit import partners
+from edit_robust.config.compose import choices, compose, conf_dir, jobs, own_nodes
 from edit_robust.config.identity import run_id
-from edit_robust.config.nodes import bind
+from edit_robust.config.nodes import bind, target_of
+from edit_robust.core.data import ImageRequest
 
 GROUPS = ("model", "task", "editor", "layer", "trajectory", "tracker", "corruption")
 NEEDED = {
@@ -31,13 +31,23 @@ PRESETS = sorted(choices("preset"))
 EXPERIMENTS = sorted(choices("experiment"))
 
 
+def _with_images(group: str, name: str) -> bool:
+    """Whether a choice goes with images, by its constructor: composing every choice to find out takes half a minute."""
+    if group not in ("model", "task", "editor"):
+        return group == "corruption" and name != "none"
+    choice = target_of(own_nodes(group, name)[0], group)
+    if group == "model":
+        return hasattr(choice, "logits_along")
+    return (choice.gives if group == "task" else choice.takes) is ImageRequest  # type: ignore[attr-defined]
+
+
 def _all_choices_once() -> list[list[str]]:
     """Composing takes a quarter of a second: each list has one choice of every group, of words or of images."""
     found = []
     for images in (False, True):
         names = {}
         for g in GROUPS:
-            some = [n for n in sorted(choices(g)) if bool(partners(g, n)) == images]
+            some = [n for n in sorted(choices(g)) if _with_images(g, n) == images]
             names[g] = some or sorted(choices(g))
         if images:
             names["experiment"] = names["preset"] = ["none"]
@@ -63,6 +73,7 @@ def test_every_file_begins_with_what_it_is(group: str) -> None:
         assert about, f"conf/{group}/{name}.yaml has no first line that says what it is"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_named_after_an_editor_and_a_model(name: str) -> None:
     """Hydra skips an optional file that it does not find: a wrong name would never be noticed."""
@@ -76,6 +87,7 @@ def test_a_preset_is_named_after_an_editor_and_a_model(name: str) -> None:
     bind(resolved(given)["editor"], "editor")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_in_all_its_jobs(name: str) -> None:
     said = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text()) or {}
@@ -141,7 +153,7 @@ def test_self_comes_first() -> None:
     assert yaml.safe_load((conf_dir() / "config.yaml").read_text())["defaults"][0] == "_self_"
 
 
-PUBLISHED = [m for m in sorted(choices("model")) if m not in ("hf", "fact-gpt") and not partners("model", m)]
+PUBLISHED = [m for m in sorted(choices("model")) if m not in ("hf", "fact-gpt") and not _with_images("model", m)]
 
 
 @pytest.mark.parametrize("model", PUBLISHED)

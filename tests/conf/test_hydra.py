@@ -9,6 +9,8 @@ from helpers.runs import CommandLine
 
 from edit_robust.config import check, launch
 
+pytestmark = pytest.mark.slow
+
 Jobs = list[dict[str, object]]
 
 

@@ -20,6 +20,8 @@ from edit_robust.config import launch
 from edit_robust.core import UserError
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., list[str]]
 Checkpoint = Callable[[str], Path]
 

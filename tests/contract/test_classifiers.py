@@ -30,7 +30,15 @@ NETS = [
 ]
 
 
-@pytest.fixture(scope="module", params=NETS, ids=[f"{lib}-{name}" for lib, name, *_ in NETS])
+#: Wide networks, which take seconds where the others take a tenth of one.
+WIDE = ("vgg11_bn", "vit_b_16")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n[1] in WIDE else []) for n in NETS],
+    ids=[f"{lib}-{name}" for lib, name, *_ in NETS],
+)
 def known(request: pytest.FixtureRequest) -> tuple[Classifier, tuple[str, str, int, int, str, str]]:
     library, name, size, *_ = request.param
     model = Classifier("random", name, library, n_classes=7, input_size=size, batch_size=4)

@@ -25,6 +25,8 @@ from edit_robust.report import verdict
 from edit_robust.runs.reader import Run
 from edit_robust.shifts import corrupt, seed_of
 
+pytestmark = pytest.mark.slow
+
 N, CLASSES, SIZE = 18, 5, 32
 
 

@@ -27,6 +27,8 @@ from edit_robust.runs import ledger
 from edit_robust.runs import reader as runs
 from edit_robust.runs.reader import Run
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
 

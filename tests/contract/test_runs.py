@@ -228,6 +228,7 @@ def test_two_processes_do_not_share_a_run(say: CommandLine, quick: Quick) -> Non
     assert path.is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_what_can_change_its_results(quick: Quick, facts: Path, tmp_path: Path) -> None:
     def name(*more: str) -> str:
         return run_id(resolved(compose(override(quick(), *more))))

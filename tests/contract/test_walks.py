@@ -21,6 +21,8 @@ from edit_robust.config.check import resolved
 from edit_robust.config.compose import compose
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., list[str]]
 Checkpoint = Callable[[str], Path]
 TinyModel = Callable[[str], CausalLM]

@@ -23,6 +23,7 @@ from edit_robust.editors.language.helpers.moments import second_moments
 from edit_robust.editors.language.memit import Memit
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.tasks.language.counterfact import Counterfact
 
 PROMPTS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts")
 RIGHT = np.array([0] * 3 + [1] * 10)  # neighbours shall keep their own answer
@@ -85,6 +86,12 @@ def rank1(factors: Any, case: int, parameter: str) -> torch.Tensor:
     return torch.from_numpy(np.outer(factors[f"{case}:{parameter}:right"], factors[f"{case}:{parameter}:left"]))
 
 
+def test_golden_requests(golden: Path) -> None:
+    task = Counterfact(path=str(golden / "requests.json"))
+    assert [r.id for r in task.requests()] == [str(i) for i in range(30)]
+    assert [len(p.examples) for p in task.probes(task.requests())] == [30, 60, 300]
+
+
 def test_unedited_model_answers_as_recorded(recorded: Recorded) -> None:
     recorded.ask_from(0)
     assert len(recorded.expected["unedited"]) == 30
@@ -128,8 +135,8 @@ def test_second_moments_from_text(recorded: Recorded) -> None:
     ("run", "layer", "contexts", "n"),
     [
         ("rome_layer0_bare", 0, False, 30),
-        ("rome_layer0_contexts", 0, True, 8),
-        ("rome_layer1_contexts", 1, True, 8),
+        pytest.param("rome_layer0_contexts", 0, True, 8, marks=pytest.mark.slow),
+        pytest.param("rome_layer1_contexts", 1, True, 8, marks=pytest.mark.slow),
     ],
 )
 def test_rome_is_the_recorded_one(recorded: Recorded, run: str, layer: int, contexts: bool, n: int) -> None:
@@ -150,6 +157,7 @@ def test_rome_is_the_recorded_one(recorded: Recorded, run: str, layer: int, cont
                 recorded.compare(i, want["post"], layer)
 
 
+@pytest.mark.slow
 def test_memit_is_the_recorded_one(recorded: Recorded) -> None:
     editor = Memit(
         mom2=recorded.mom2, context_templates=recorded.contexts, clamp_norm_factor=2.0, mom2_update_weight=50.0
@@ -188,6 +196,7 @@ def test_fine_tuning_is_the_recorded_one(recorded: Recorded) -> None:
             recorded.compare(i, want["post"], 0)
 
 
+@pytest.mark.slow
 def test_edits_on_top_of_each_other(recorded: Recorded) -> None:
     editor = Rome(mom2=recorded.mom2, context_templates="bare")
     recorded.ask_from(0)

@@ -19,6 +19,7 @@ print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_large_tensors_do_not_go_back_to_the_system() -> None:
     def faults(how: str) -> tuple[int, int]:
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)

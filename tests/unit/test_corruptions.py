@@ -130,6 +130,7 @@ def test_seeds_depend_on_what_is_corrupted_alone() -> None:
     assert all(0 <= s < 2**32 for s in others)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_and_any_order_give_the_same() -> None:
     images = [picture(32 + i, 40, i) for i in range(5)]
     ids = [f"image-{i}" for i in range(5)]

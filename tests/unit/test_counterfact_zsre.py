@@ -227,9 +227,3 @@ def test_real_zsre() -> None:
     assert len(task.requests()) == 142 and len(Zsre(path=path, unique_subjects=False).requests()) == 200
     assert all(r.x.count("{}") == 1 for r in task.requests())
     assert all(e.x.startswith("nq question: ") and e.x.endswith("?") for e in task.probes(task.requests())[2].examples)
-
-
-def test_golden_requests(golden: Path) -> None:
-    task = Counterfact(path=str(golden / "requests.json"))
-    assert [r.id for r in task.requests()] == [str(i) for i in range(30)]
-    assert [len(p.examples) for p in task.probes(task.requests())] == [30, 60, 300]

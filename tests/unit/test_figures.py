@@ -252,12 +252,14 @@ def test_sweep_follows_any_number_that_alone_tells_runs_apart() -> None:
     assert np.allclose(sweep.draw(runs).axes[0].lines[0].get_xdata(), [0.5, 0.75, 1.0])
 
 
+@pytest.mark.slow
 def test_draw_all_writes_what_applies(tmp_path: Path) -> None:
     written = draw_all([sequence(order=order, length=10) for order in range(2)], tmp_path / "a", formats=("png",))
     names = {"scaling", "retention", "forgetting", "distance", "edits"}
     assert {path.name for path in written} == {f"{name}.png" for name in names}
 
 
+@pytest.mark.slow
 def test_draw_all_writes_the_same_bytes_again(tmp_path: Path) -> None:
     first, again = (draw_all([between()], tmp_path / one, names=["interpolation"]) for one in "ab")
     assert [path.suffix for path in first] == [".png", ".pdf"]

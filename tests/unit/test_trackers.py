@@ -200,6 +200,7 @@ def test_an_unknown_mode_is_refused_at_once() -> None:
         WandbTracker(mode="oflfine")
 
 
+@pytest.mark.slow
 def test_the_real_package_offline(monkeypatch, tmp_path: Path, capfd, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
