@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -22,10 +22,12 @@ from edit_robust.core.work import silent
 from edit_robust.models.base import Model
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.vision.anatomy import Block, Visit, find_blocks, visits
+from edit_robust.models.vision.edited_values import EditedValues, room
 from edit_robust.models.vision.fully_connected import run_as_linear
 from edit_robust.models.vision.judging import judge
 from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
+from edit_robust.models.vision.precision import flips, has_tf32, set_tf32
 from edit_robust.models.vision.preprocessing import crop
 from edit_robust.models.vision.split import Features, SplitNetwork
 from edit_robust.models.vision.usage import aliases, owners, uses_of
@@ -41,8 +43,9 @@ class Classifier(Model):
     path:        weights: a .safetensors or .pth file, `builtin:NAME` for a shipped model, `random` for untrained ones,
                  or null for the library's own pretrained ones, downloaded once (of a module of one's own: the weights
                  that it was made with).
-    name:        the architecture's name in its library (vgg16, resnet50, vit_base_patch16_224, squeezenet1_0, ...); of
-                 a module of one's own, the name to show.
+    name:        the architecture's name in its library (vgg16, vit_base_patch16_224, squeezenet1_0, ...), with or
+                 without a tag that says which weights, and with them which preprocessing (resnet50.a1_in1k,
+                 resnet50.IMAGENET1K_V1); of a module of one's own, the name to show.
     library:     timm or torchvision.          n_classes: null: as the architecture has it.
     layers:      auto, or a pattern over module names (`blocks.*.mlp.fc1`, `*.attn.proj`).
     input_size, resize_size, mean, std, interpolation: null: the model's own preprocessing. A module of one's own that
@@ -50,6 +53,8 @@ class Classifier(Model):
                  pixels from 0 to 1 (mean 0, std 1).
     fast:        False runs the plain path everywhere.          batch_size: images that run side by side.
     channels_last: how images lie in memory: quicker or slower, by network and machine; results differ by rounding.
+    tf32:        TensorFloat-32 in products and convolutions on a GPU: quicker, but some answers change; the run's
+                 status says how many. Off by default.
     net:         a module of one's own that maps [n, 3, h, w] to logits [n, classes]. It is used itself, not a copy: put
                  into evaluation mode, moved to `device` and `dtype`, and its parameters require no gradients any more.
     factory:     the dotted name of a callable that returns such a module, called with `kwargs`.
@@ -74,6 +79,7 @@ class Classifier(Model):
         interpolation: Literal["bilinear", "bicubic"] | None = None,
         fast: bool = True,
         channels_last: bool = False,
+        tf32: bool = False,
         batch_size: int = 64,
         net: nn.Module | None = None,
         factory: str | None = None,
@@ -91,7 +97,8 @@ class Classifier(Model):
         self.size = self.preprocessing.size
         # Weights stay as they are: their matrices are views, which another format would turn into copies.
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self.progress = silent
+        self.progress, self.tf32 = silent, tf32
+        set_tf32(tf32)
         check_weights(found.net)
         ready = found.net.to(self.device, self.dtype).eval().requires_grad_(False)
         if fast and self.device.type == "cpu":
@@ -103,6 +110,7 @@ class Classifier(Model):
         super().__init__(ready, {b.layer.name: b.layer for b in self.blocks})
         self.base = self.position = _with_buffers(self.base, ready)
         self._split: dict[str, SplitNetwork] = {}
+        self._values: EditedValues | None = None  # kept from batch to batch inside `at_base`
         self._turn = {v.name: i for i, v in reversed(list(enumerate(self._order)))}  # of every module's first call
 
     def _calls(self, net: nn.Module) -> list[Visit]:
@@ -197,7 +205,7 @@ class Classifier(Model):
     def crop_mask(self, mask: np.ndarray) -> np.ndarray:
         """The same geometry for a mask [height, width] of True and False; [size, size]."""
         grey = np.repeat((mask.astype(np.uint8) * 255)[:, :, None], 3, axis=2)
-        return crop(grey, self.preprocessing)[:, :, 0] >= 128
+        return crop(grey, self.preprocessing, fill=(0, 0, 0))[:, :, 0] >= 128
 
     def normalise(self, pixels: Sequence[Pixels] | UInt8[np.ndarray, "n size size 3"]) -> Float[Tensor, "n 3 s s"]:
         """Cropped images as the network takes them."""
@@ -221,6 +229,19 @@ class Classifier(Model):
         noise = torch.randn(n, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
         return noise.to(self.device, self.dtype)
 
+    def precision_note(self, images: Callable[[], Sequence[Pixels]]) -> str | None:
+        """What `tf32` does to the answers of the model as it stands, in words; None where it was not asked for.
+
+        images: gives decoded images to try it on; not called where the option has no effect.
+        """
+        if not self.tf32:
+            return None
+        if not has_tf32(self.device, self.dtype):
+            kind = str(self.dtype).removeprefix("torch.")
+            return f"tf32 was asked for, and has no effect: {self.device.type} computes in {kind}"
+        x = self.see(images())
+        return f"tf32 is on: {flips(lambda: self.logits(x))} of {len(x)} images are answered otherwise than in float32"
+
     @staticmethod
     def judge(
         logits: Float[Tensor, "n c"], target: Int[np.ndarray, " n"], classes: Sequence[int] | None = None
@@ -237,10 +258,15 @@ class Classifier(Model):
         Everything below the first changed module runs once. A change of one projection alone is linear: its output
         is that of the present weights plus alpha times that of the change, so the projection runs once a delta, and
         what lies above it runs on several alphas and deltas as one batch.
+        Other changes take the place of the weights for as long as the rest of the network runs; their values are made
+        once, and kept from one call to the next inside `at_base`.
         The plain path (`fast` False) changes the weights and runs the whole network every time.
         """
+        for delta, _ in directions:
+            self._refuse(delta, self._announced)
         if not self.fast:
             return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in directions]
+        values = self._values or EditedValues(self, 0)
         found: list[list[Tensor]] = [[] for _ in directions]
         unchanged = [i for i, (delta, _) in enumerate(directions) if not delta.terms]
         groups: dict[str, list[int]] = {}  # of lines whose first changed module is the same
@@ -254,13 +280,13 @@ class Classifier(Model):
                 logits = network.suffix(features).float()
             own = {f"{module}.weight", f"{module}.bias"} if module in self.layers and self.used_once(module) else set()
             linear = [i for i in members if set(directions[i][0].terms) <= own]
-            along = self._along_one_projection(network, features, module, [directions[i] for i in linear])
+            along = self._along_one_projection(network, features, module, [directions[i] for i in linear], values)
             for i, some in zip(linear, along, strict=True):
                 found[i] = some
             for i in (i for i in members if i not in linear):
                 delta, alphas = directions[i]
                 for a in alphas:
-                    with self.patched(delta.scale(a)):
+                    with values.swapped_in(delta, a):
                         found[i].append(network.suffix(features).float())
         for i in unchanged:
             assert logits is not None
@@ -268,7 +294,7 @@ class Classifier(Model):
         return found
 
     def _along_one_projection(
-        self, network: SplitNetwork, features: Features, module: str, lines: Sequence[Line]
+        self, network: SplitNetwork, features: Features, module: str, lines: Sequence[Line], values: EditedValues
     ) -> list[list[Tensor]]:
         """Logits along straight lines of one projection's weights."""
         if not lines:
@@ -281,7 +307,7 @@ class Classifier(Model):
         added: dict[int, Tensor] = {}
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
-            added = {i: added[i] if i in added else _added(layer, lines[i][0], h) for i, _ in some}
+            added = {i: added[i] if i in added else _added(layer, lines[i][0], h, values) for i, _ in some}
             out = torch.cat([unchanged + a * added[i] for i, a in some])
             logits = network.suffix(features.repeat(len(some)), out).float()
             for (i, _), one in zip(some, logits.split(len(features)), strict=True):
@@ -294,22 +320,27 @@ class Classifier(Model):
 
     @contextmanager
     def at_base(self, base: Mapping[str, Tensor]) -> Iterator[None]:
-        """Inside the block the named parameters have the given values; afterwards they are as before, to the bit."""
-        before = self.snapshot(base)
+        """Inside the block the named parameters have the given values; afterwards they are as before, to the bit.
+
+        Edited values that `logits_along` makes are kept until the block ends, as far as there is room for them.
+        """
+        before, outer = self.snapshot(base), self._values
         try:
             with torch.no_grad():
                 for name, value in base.items():
                     self.param(name).copy_(value)
+            self._values = EditedValues(self, room(self.device))
             yield
         finally:
+            self._values = outer
             self.restore(before)
 
 
-def _added(layer: Layer, delta: Delta, h: Tensor) -> Tensor:
+def _added(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Tensor:
     """What a change of a projection's weight and bias adds to its output."""
     found = torch.zeros((), device=h.device, dtype=h.dtype)
-    for name, term in delta.terms.items():
-        change = term.dense().to(h.device, h.dtype)
+    for name in delta.terms:
+        change = values.change(delta, name, h)
         if name == layer.weight_name:
             found = found + apply(layer, layer.native(change), h)
         else:

@@ -14,7 +14,7 @@ from torch import nn
 
 from edit_robust.core import UserError, nearest
 from edit_robust.models.vision.own import made_by, own_preprocessing
-from edit_robust.models.vision.preprocessing import Preprocessing
+from edit_robust.models.vision.preprocessing import Preprocessing, as_described
 from edit_robust.models.vision.weights import load_weights
 
 
@@ -98,43 +98,67 @@ def _builtin(asset: str, name: str | None) -> Network:
 
 
 def _timm(name: str, pretrained: bool, n_classes: int | None, size: int | None) -> tuple[nn.Module, Preprocessing]:
+    """A network of timm. `resnet50.a1_in1k` names the weights, too; without a tag they are the architecture's first.
+
+    The preprocessing is that of these weights, wherever the weights themselves come from.
+    """
     import timm
-    from timm.data import resolve_model_data_config
 
     if not timm.is_model(name):
         raise UserError(f"timm has no model {name!r}; {_nearest_name(name, timm.list_models())}")
+    architecture, _, tag = name.partition(".")
+    if tag and name not in (known := timm.list_models(f"{architecture}.*", include_tags=True)):
+        raise UserError(f"timm has no weights {tag!r} of {architecture}; {_nearest_name(name, known)}")
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
-    if size is not None and "vit" in name:  # the number of positions depends on it
-        options["img_size"] = size
-    net = _made(lambda: timm.create_model(name, pretrained=pretrained, **options), name, pretrained)
-    data = resolve_model_data_config(net)
-    side = int(data["input_size"][-1])
-    how = Preprocessing(
-        side,
-        int(side / float(data.get("crop_pct") or 0.875)),
-        tuple(data["mean"]),
-        tuple(data["std"]),
-        "bilinear" if data.get("interpolation") == "bilinear" else "bicubic",
-    )
-    return net, how
+    sizes = [{"img_size": size}] if size is not None else []
+
+    def make(**more: Any) -> nn.Module:
+        net: nn.Module = timm.create_model(name, pretrained=pretrained, **options, **more)
+        return net
+
+    net = _made(lambda: _sized(make, sizes), name, pretrained)
+    return net, as_described(net.pretrained_cfg, name=name)  # type: ignore[arg-type]
 
 
 def _torchvision(
     name: str, pretrained: bool, n_classes: int | None, size: int | None
 ) -> tuple[nn.Module, Preprocessing]:
+    """A network of torchvision. `resnet50.IMAGENET1K_V1` names the weights, too; without a tag they are the newest."""
     from torchvision import models
 
     known = models.list_models(module=models)
-    if name not in known:
+    architecture, _, tag = name.partition(".")
+    if architecture not in known:
         raise UserError(f"torchvision has no classifier {name!r}; {_nearest_name(name, known)}")
-    weights = models.get_model_weights(name).DEFAULT
+    every = models.get_model_weights(architecture)
+    if tag and tag not in (tags := [w.name for w in every]):
+        raise UserError(f"torchvision has no weights {tag!r} of {architecture}; {_nearest_name(tag, tags)}")
+    weights = every[tag] if tag else every.DEFAULT
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
-    if size is not None and name.startswith("vit"):
-        options["image_size"] = size
-    net = _made(lambda: models.get_model(name, weights=weights if pretrained else None, **options), name, pretrained)
+    sizes: list[dict[str, Any]] = []
+    if size is not None:
+        sizes = [{"image_size": size}, {"input_size": (size, size)}]
+
+    def make(**more: Any) -> nn.Module:
+        return models.get_model(architecture, weights=weights if pretrained else None, **options, **more)
+
+    net = _made(lambda: _sized(make, sizes), name, pretrained)
     t = weights.transforms()
     how = Preprocessing(t.crop_size[0], t.resize_size[0], tuple(t.mean), tuple(t.std), t.interpolation.value)
     return net, how
+
+
+def _sized(make: Callable[..., nn.Module], sizes: Sequence[Mapping[str, Any]]) -> nn.Module:
+    """The network with the first of the options that its constructor takes: networks with position embeddings are made
+    for images of one size. Without any where it takes none: convolutions run on images of any size."""
+    for options in sizes:
+        try:
+            return make(**options)
+        except TypeError as e:
+            if not any(f"argument '{option}'" in str(e) for option in options):
+                raise
+            torch.manual_seed(0)  # `random` weights do not depend on what was tried
+    return make()
 
 
 def _made(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edit_robust.core import UserError
-from edit_robust.models.vision.preprocessing import Preprocessing
+from edit_robust.models.vision.preprocessing import Preprocessing, as_described
 
 
 def made_by(factory: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -48,14 +48,7 @@ def own_preprocessing(net: nn.Module, size: int | None, name: str) -> Preprocess
     """
     described = getattr(net, "pretrained_cfg", None) or getattr(net, "default_cfg", None)
     if isinstance(described, Mapping) and described.get("input_size"):
-        side = int(described["input_size"][-1])
-        return Preprocessing(
-            side,
-            int(side / float(described.get("crop_pct") or 0.875)),
-            tuple(described.get("mean") or (0.0, 0.0, 0.0)),
-            tuple(described.get("std") or (1.0, 1.0, 1.0)),
-            "bilinear" if described.get("interpolation") == "bilinear" else "bicubic",
-        )
+        return as_described(described, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), name)
     own = size or getattr(net, "image_size", None)
     if not isinstance(own, int):
         raise UserError(f"model.input_size must be given: {name} does not say how large its images are")

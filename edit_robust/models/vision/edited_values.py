@@ -1,0 +1,93 @@
+"""Values of parameters under changes, made once and put in the parameters' place: no copy an alpha, no hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from edit_robust.core import Delta
+from edit_robust.core.editable import Editable
+
+#: Bytes of edited values that are kept from one batch of images to the next; on a GPU a share of what is free.
+KEPT_BYTES, KEPT_SHARE = 2 << 30, 0.25
+Place = tuple[int, float | str]  # identity of a change; alpha, or the parameter whose change alone is kept
+
+
+class EditedValues:
+    """W + alpha * delta for every parameter that a change touches.
+
+    limit: bytes of values that are kept: the first ones asked for, as every batch asks for the same in the same order.
+    The others are made each time. Kept values are thrown away where the model's own have changed since.
+    """
+
+    def __init__(self, model: Editable, limit: int) -> None:
+        self.model, self.limit, self.kept_bytes = model, limit, 0
+        self._kept: dict[Place, tuple[Delta, dict[str, Tensor]]] = {}  # the change itself, so that its id stays its own
+        self._stamps: dict[str, tuple[int, int]] = {}  # memory and version of the parameters that values come from
+
+    @contextmanager
+    def swapped_in(self, delta: Delta, alpha: float) -> Iterator[None]:
+        """Inside the block the parameters hold the edited values; afterwards their own, never written to."""
+        own = {name: self.model.param(name).data for name in delta.terms}
+        values = self._of(delta, alpha)
+        try:
+            for name, value in values.items():
+                self.model.param(name).data = value
+            yield
+        finally:
+            for name, value in own.items():
+                self.model.param(name).data = value
+
+    def _of(self, delta: Delta, alpha: float) -> dict[str, Tensor]:
+        """Edited values by name; of tied weights, which have several names, one value with all of their changes."""
+        self._check(delta)
+        place = id(delta), alpha
+        if place in self._kept:
+            return self._kept[place][1]
+        return self._keep(place, delta, self._made(delta, alpha))
+
+    def change(self, delta: Delta, name: str, like: Tensor) -> Tensor:
+        """The change of one parameter alone, [d_out, d_in], on the device and of the type of `like`."""
+        place = id(delta), name
+        if place in self._kept:
+            return self._kept[place][1][name]
+        return self._keep(place, delta, {name: delta.terms[name].dense().to(like.device, like.dtype)})[name]
+
+    def _keep(self, place: Place, delta: Delta, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        size = sum(x.numel() * x.element_size() for x in values.values())
+        if self.kept_bytes + size <= self.limit:
+            self._kept[place] = delta, values
+            self.kept_bytes += size
+        return values
+
+    @torch.no_grad()
+    def _made(self, delta: Delta, alpha: float) -> dict[str, Tensor]:
+        """In float32 arithmetic rounded once to the parameter's type, as `Editable.patched` computes them."""
+        found: dict[int, tuple[str, Tensor]] = {}
+        for name, term in delta.terms.items():
+            p = self.model.param(name)
+            _, w = found.get(id(p), (name, p.detach()))
+            change = self.model.as_stored(name, term.scale(alpha).dense().to(w.device))
+            value = torch.empty_like(w)
+            if w.dtype == change.dtype:
+                torch.add(w, change, out=value)
+            else:
+                value.copy_(w.to(change.dtype).add_(change))
+            found[id(p)] = name, value
+        return dict(found.values())
+
+    def _check(self, delta: Delta) -> None:
+        stamps = {name: (p.data_ptr(), p._version) for name in delta.terms for p in [self.model.param(name)]}
+        if any(self._stamps.get(name, stamp) != stamp for name, stamp in stamps.items()):
+            self._kept, self._stamps, self.kept_bytes = {}, {}, 0
+        self._stamps |= stamps
+
+
+def room(device: torch.device) -> int:
+    """Bytes of edited values that may be kept on a device."""
+    if device.type != "cuda":
+        return KEPT_BYTES
+    return int(KEPT_SHARE * torch.cuda.mem_get_info(device)[0])
