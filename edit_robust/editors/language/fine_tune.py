@@ -2,6 +2,9 @@
 
 FT-C trains weight and bias of one layer with Adam and, after each step, clamps every element to W0 +- eps, where W0 is
 the state at the start of this edit. A step is skipped when the loss is below 1e-2.
+
+Models in half precision are trained through float32 copies of the edited parameters: Adam, the ball and the change are
+float32, and the model runs with those copies rounded.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from torch import Tensor
 from edit_robust.core import Request, TextRequest, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, continuation, refuse_nonfinite
+from edit_robust.editors.language.helpers.masters import Masters
+from edit_robust.editors.language.helpers.reproducible import reproducible
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -70,9 +75,9 @@ class FineTune:
         names = state.changes(model)
         chunks = [requests[i : i + self.batch_size] for i in range(0, len(requests), self.batch_size)]
         batches = [self._batch(model, chunk, state) for chunk in chunks]
-        with model.scratch(names) as scratch:
-            weights = {n: model.param(n) for n in names}
-            optimiser = torch.optim.Adam(weights.values(), lr=self.lr, weight_decay=self.weight_decay)
+        with model.scratch(names) as scratch, reproducible(model.device):
+            trained = Masters.of(model, scratch.before)
+            optimiser = torch.optim.Adam(trained.values.values(), lr=self.lr, weight_decay=self.weight_decay)
             steps, last = 0, 0.0
             for _ in range(self.num_steps):
                 losses = []
@@ -83,25 +88,27 @@ class FineTune:
                     if not loss.item() >= ENOUGH:  # also when it is NaN: nothing more can be learnt from it
                         continue
                     loss.backward()
+                    trained.take_gradients()
                     optimiser.step()
                     steps += 1
-                    self._constrain(weights, scratch.before.values)
+                    self._constrain(trained)
+                    trained.write()
                 last = sum(x * n for x, n in losses) / len(requests)
                 if last < ENOUGH:
                     break
-            delta = scratch.diff()
+            delta = trained.change()
         info: dict[str, float] = {"edit_loss": last, "edit_steps": float(steps), "delta_norm": delta.norm()}
         if last != last:  # NaN: the loss says so even where the weights do not
             delta = delta.scale(float("nan"))
         return refuse_nonfinite(Edit(delta, [dict(info) for _ in requests]))
 
     @torch.no_grad()
-    def _constrain(self, weights: dict[str, Any], before: Any) -> None:
+    def _constrain(self, trained: Masters) -> None:
         eps = self.norm_constraint
         if eps is None:
             return
-        for name, w in weights.items():
-            start = before[name]
+        for name, w in trained.values.items():
+            start = trained.start[name]
             if self.norm == "linf":
                 w.copy_(torch.clamp(w, start - eps, start + eps))
             else:
