@@ -152,9 +152,10 @@ class Shifting:
 
     def _as_released(self, images: ImageSet, rows: range) -> list[Pixels]:
         """A shard's images, resized and cropped as the released ones were: once for all of its variants."""
-        if self._shard is None or self._shard[0] is not images or self._shard[1] != rows:
-            self._shard = (images, rows, [resize_crop(images.load(r), RESIZE, CROP) for r in rows])
-        return self._shard[2]
+        last = self._shard
+        if last is None or last[0] is not images or last[1] != rows:
+            last = self._shard = (images, rows, [resize_crop(images.load(r), RESIZE, CROP) for r in rows])
+        return last[2]
 
     def _read(self, variant: Variant, name: str) -> Pixels:
         """A released image: 224 pixels square, already resized and cropped; other sizes are resized whole."""
