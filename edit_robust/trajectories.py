@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from edit_robust.core import Delta, Editable, Request, UserError
-from edit_robust.editors.base import Edit, Editor, State
+from edit_robust.editors.base import Edit, Editor, State, edit_each_or_refuse, edit_or_refuse
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Single:
                     continue
                 made = ledger.independent(
                     [i + 1 for i in some],
-                    lambda some=some: editor.edit_each(model, [requests[i] for i in some], state),  # type: ignore[misc]
+                    lambda some=some: edit_each_or_refuse(editor, model, [requests[i] for i in some], state),  # type: ignore[misc]
                 )
                 for i, edit in zip(some, made, strict=True):
                     with model.patched(edit.delta):
@@ -163,7 +163,7 @@ class Batch:
                     continue
                 made = ledger.independent(
                     [step],
-                    lambda some=some: [editor.edit(model, [requests[i] for i in some], state)],  # type: ignore[misc]
+                    lambda some=some: [edit_or_refuse(editor, model, [requests[i] for i in some], state)],  # type: ignore[misc]
                 )
                 with model.patched(made[0].delta):
                     scope, delta = Scope("at-edit", some), made[0].delta
@@ -244,7 +244,7 @@ class Interpolate:
                     continue
                 made = ledger.independent(
                     steps[-1:],
-                    lambda request=request: editor.edit_each(model, [request], state),  # type: ignore[misc]
+                    lambda request=request: edit_each_or_refuse(editor, model, [request], state),  # type: ignore[misc]
                 )[0]
                 for step, alpha in zip(steps, self.alphas, strict=True):
                     if ledger.measured(step):
@@ -288,7 +288,7 @@ def _stack(
         some = range(start, min(start + size, len(requests)))
 
         def make(some: range = some, state: State[Any] = state) -> Edit:
-            return editor.edit(model, [requests[i] for i in some], state)
+            return edit_or_refuse(editor, model, [requests[i] for i in some], state)
 
         edit = ledger.advance(model, step, make)
         state = state.after(edit)

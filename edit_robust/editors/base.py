@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from edit_robust.core import Delta, Editable, Request, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.tasks.base import Task
 
+log = logging.getLogger(__name__)
 Given = TypeVar("Given", covariant=True)
 #: What one edit leaves for later ones: small named tensors, such as its keys.
 Piece = Mapping[str, Tensor]
@@ -141,6 +146,49 @@ def refusal(edit: Edit, reason: str) -> Edit:
     """The same edit without its change, marked as refused."""
     info = [{**i, "refused": 1.0} for i in edit.info]
     return Edit(Delta({}, edit.delta.base, {"refused": reason}), info)
+
+
+#: How libraries say that a matrix cannot be factored or solved with; what else they complain of is a mistake.
+_SINGULAR = re.compile(
+    r"(linalg|cholesky|solve|lapack).*(singular|positive.?definite|converge|ill-conditioned)"
+    r"|CUSOLVER_STATUS_EXECUTION_FAILED",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_singular(error: Exception) -> bool:
+    """Whether an error says that the numbers of a matrix allow no solution, rather than that it has a wrong shape."""
+    if isinstance(error, torch.linalg.LinAlgError):
+        return True
+    if isinstance(error, np.linalg.LinAlgError):  # of wrong shapes, too
+        return re.search("singular|positive definite|converge", str(error), re.IGNORECASE) is not None
+    return isinstance(error, RuntimeError) and _SINGULAR.search(str(error)) is not None
+
+
+def edit_or_refuse(editor: Editor, model: Editable, requests: Sequence[Request], state: State[Any]) -> Edit:
+    """`editor.edit`; where its linear algebra has no solution, an empty change refused as `singular`.
+
+    Two requests about one subject have the same key, for example, and MEMIT without its penalty cannot give both of
+    them their values. A walk goes on without such an edit. Every other error is raised.
+    """
+    try:
+        return editor.edit(model, requests, state)
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError, RuntimeError) as error:
+        if not is_singular(error):
+            raise
+        log.warning("An edit of %s is refused: %s", editor.name, " ".join(str(error).split())[:200])
+        return refusal(Edit(Delta({}, model.position), [{} for _ in requests]), "singular")
+
+
+def edit_each_or_refuse(editor: Editor, model: Editable, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
+    """`editor.edit_each`; where it has no solution for some of the requests, they are edited one by one and those
+    refused as `singular`."""
+    try:
+        return editor.edit_each(model, requests, state)
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError, RuntimeError) as error:
+        if not is_singular(error):
+            raise
+    return [edit_or_refuse(editor, model, [request], state) for request in requests]
 
 
 WORDS = ("auto", "first", "middle", "last", "all")

@@ -22,7 +22,7 @@ from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
-from edit_robust.editors.language.helpers.moments import Inverse, second_moments
+from edit_robust.editors.language.helpers.moments import Inverse, check_regular, second_moments
 from edit_robust.editors.language.helpers.values import optimise_values, subject_rows, value_options
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
@@ -37,7 +37,8 @@ class _Given:
 class Memit:
     """Mass editing of several layers.
 
-    mom2_update_weight: lambda, the weight of what the layer already holds against the new facts.
+    mom2_update_weight: lambda, the weight of what the layer already holds against the new facts. With 0, requests that
+        share a subject have no solution: their edit is refused.
     The other options are ROME's, see `Rome`.
     """
 
@@ -134,7 +135,9 @@ class Memit:
                 k = keys.double().T
                 solved = state.given.inverses[name].solve(k)
                 n = torch.eye(len(requests), dtype=k.dtype, device=k.device)
-                weighted = torch.linalg.solve(self.mom2_update_weight * n + k.T @ solved, solved.T).T
+                penalised = self.mom2_update_weight * n + k.T @ solved
+                check_regular(penalised, "MEMIT's keys depend on each other, and mom2_update_weight is too small")
+                weighted = torch.linalg.solve(penalised, solved.T).T
                 term = LowRank(residual.T.to(k.device).float(), weighted.float())
                 terms[model.layers[name].weight_name] = term
                 if not bool(torch.isfinite(term.u).all() and torch.isfinite(term.v).all()):

@@ -1,7 +1,7 @@
 """Parameters under training: those of half precision through copies in float32, others themselves.
 
-A step of 5e-5 is less than half of the distance between neighbouring bfloat16 numbers around 0.02, and Adam's epsilon of
-1e-8 is zero in float16: trained in their own type, most weights would not move, or become NaN.
+A step of 5e-5 is less than half of the distance between neighbouring bfloat16 numbers around 0.02, and Adam's epsilon
+of 1e-8 is zero in float16: trained in their own type, most weights would not move, or become NaN.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class Inverse:
         scale = float(c.diagonal().mean())
         if not np.isfinite(scale) or scale <= 0:
             raise UserError("the second moment is zero or not finite: the statistics cannot be used")
-        factor, failed = torch.linalg.cholesky_ex(c)
-        if not int(failed) and float(factor.diagonal().min()) ** 2 > SINGULAR * scale:
+        factor, regular = _factored(c)
+        if regular:
             return Inverse(factor, 0.0)
         log.warning(
             "A second moment of %d inputs is singular: its text has too few tokens. A ridge is used; edits are better "
@@ -60,6 +60,19 @@ class Inverse:
     def solve(self, k: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_in n"]:
         """C^-1 k in float64."""
         return torch.cholesky_solve(k.to(self.factor), self.factor)
+
+
+def _factored(c: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], bool]:
+    """The Cholesky factor of a symmetric matrix, and whether all its pivots are above SINGULAR times its mean."""
+    factor, failed = torch.linalg.cholesky_ex(c)
+    scale = float(c.diagonal().mean())
+    return factor, not int(failed) and float(factor.diagonal().min()) ** 2 > SINGULAR * scale
+
+
+def check_regular(c: Float[Tensor, "n n"], reason: str) -> None:
+    """LinAlgError for a symmetric matrix that is singular up to rounding; not for one that is not finite."""
+    if bool(torch.isfinite(c).all()) and not _factored(c)[1]:
+        raise torch.linalg.LinAlgError(f"{reason}: the matrix is singular")
 
 
 def second_moments(
