@@ -10,7 +10,7 @@ import torch
 from helpers.small import TEMPLATES, SmallTask, relative
 
 from edit_robust.core import Request
-from edit_robust.editors.language.helpers.values import _rows, optimise_values, subject_rows
+from edit_robust.editors.language.helpers.values import _rows, optimise_values, spread, subject_rows, sums_of
 from edit_robust.models.language.causal_lm import CausalLM
 
 OPTIONS: dict[str, Any] = {"lr": 0.5, "steps": 6, "weight_decay": 0.5, "clamp": 4.0, "kl_factor": 0.0625}
@@ -96,3 +96,38 @@ def test_keys_are_a_row_a_context(model: CausalLM) -> None:
     assert relative(values.key_bare, keys[:: len(TEMPLATES)]) < 1e-5
     weight, bias = model.matrix(f"{name}.weight"), model.param(f"{name}.bias")
     assert relative(values.out.flatten(0, 1), keys @ weight.T + bias) < 1e-5
+
+
+def test_sums_are_those_of_one_thread_in_order() -> None:
+    """To the bit those of index_add and of indexing on one thread; and the same on four."""
+    g = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([3, 110, 1, 40])
+    x = torch.rand(154, generator=g).requires_grad_()
+    by_index = torch.zeros(4).index_add(0, torch.repeat_interleave(torch.arange(4), lengths), x)
+    assert torch.equal(sums_of(x, lengths), by_index)
+    weights = torch.rand(4, generator=g)
+    grads = [torch.autograd.grad((s * weights).sum(), x)[0] for s in (sums_of(x, lengths), by_index)]
+    assert torch.equal(*grads)
+
+    delta, owner = torch.rand(2, 1600, generator=g).requires_grad_(), torch.tensor([0] * 60 + [1] * 60 + [0, 1])
+    above = torch.randn(122, 1600, generator=g)
+    assert torch.equal(spread(delta, owner), delta[owner])
+    (want,) = torch.autograd.grad(delta[owner], delta, above)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        found = [torch.autograd.grad(spread(delta, owner), delta, above)[0] for _ in range(20)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(f, want) for f in found)
+
+
+def test_the_values_do_not_depend_on_the_run(model: CausalLM) -> None:
+    """Four threads, eight requests side by side, twice: the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        one, two = (run(model, SmallTask(8).requests()) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one.value, two.value)

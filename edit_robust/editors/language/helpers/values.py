@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -186,16 +186,45 @@ def optimise_values(
     return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
 
 
+def sums_of(x: Float[Tensor, "n *shape"], lengths: Int[Tensor, " segments"]) -> Float[Tensor, "segments *shape"]:
+    """Sums over consecutive segments of the first axis, each from its first value to its last: the same bits at every
+    run, on every device and with any number of threads, which `index_add` does not promise."""
+    return torch.segment_reduce(x, "sum", lengths=lengths, axis=0, unsafe=True)  # safe: lengths add up to n
+
+
+class _Spread(torch.autograd.Function):
+    """`delta[owner]`, with a gradient that is added up in the order of the rows; on several threads its own is not."""
+
+    @staticmethod
+    def forward(ctx: Any, delta: Tensor, owner: Tensor) -> Tensor:
+        ctx.requests = len(delta)
+        return delta[owner]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        n = ctx.requests
+        prompts = len(gradient) // n - 1
+        lengths = torch.full((n,), prompts, device=gradient.device)
+        return sums_of(gradient[: n * prompts].contiguous(), lengths) + gradient[n * prompts :], None
+
+
+def spread(delta: Float[Tensor, "r d"], owner: Int[Tensor, " rows"]) -> Float[Tensor, "rows d"]:
+    """Each row's vector. owner: as `_Rows` has it, the same number of prompts for every request, then one row each."""
+    found: Tensor = _Spread.apply(delta, owner)
+    return found
+
+
 @dataclass
 class _Loss:
-    """The loss of each request as a function of its vector. `unedited`: log-probabilities behind "{subject} is a" in
-    the unedited model, known after the first call, which must be made with zeros."""
+    """The loss of each request as a function of its vector. n_targets: target tokens of each request, in all prompts.
+    unedited: log-probabilities behind "{subject} is a" in the unedited model, known after the first call, which must be
+    made with zeros."""
 
     injection: Injection
     init: Float[Tensor, "r d"]
     owner: Int[Tensor, " rows"]
     targets: Int[Tensor, " t"]
-    target_owner: Int[Tensor, " t"]
+    n_targets: Int[Tensor, " r"]
     weights: Float[Tensor, " t"]
     weight_decay: float
     kl_factor: float
@@ -217,20 +246,19 @@ class _Loss:
         if bare_added:
             reading = torch.tensor([row % c != c - 1 for row, _ in rows.reads[: len(rows.targets)]], device=device)
             weights = weights * reading * c / (c - 1)
-        owner, targets, target_owner = (
-            torch.tensor(x, device=device) for x in (rows.owner, rows.targets, rows.target_owner)
-        )
-        return _Loss(injection, init, owner, targets, target_owner, weights, weight_decay, kl_factor)
+        owner, targets = torch.tensor(rows.owner, device=device), torch.tensor(rows.targets, device=device)
+        counts = torch.bincount(torch.tensor(rows.target_owner), minlength=len(init)).to(device)
+        return _Loss(injection, init, owner, targets, counts, weights, weight_decay, kl_factor)
 
     def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """The loss of each request, and the target's part of it."""
-        init, device = self.init, self.init.device
-        logp = self.injection.read(delta[self.owner]).log_softmax(-1).to(device)
+        init = self.init
+        logp = self.injection.read(spread(delta, self.owner)).log_softmax(-1).to(init.device)
         goal, subject = logp[: len(self.targets)], logp[len(self.targets) :]
         if self.unedited is None:
             self.unedited = subject.detach()
         token_nll = -goal.gather(1, self.targets[:, None])[:, 0] * self.weights
-        nll = torch.zeros(len(init), device=device).index_add(0, self.target_owner, token_nll)
+        nll = sums_of(token_nll, self.n_targets)
         # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
         kl = self.kl_factor * F.kl_div(self.unedited, subject, log_target=True, reduction="none").sum(1)
         decay = self.weight_decay * delta.norm(dim=1) / init.norm(dim=1) ** 2
