@@ -67,6 +67,7 @@ def test_modes_differ_where_images_are_not_square() -> None:
     assert not np.array_equal(seen["squash"], seen["border"])
 
 
+@pytest.mark.slow
 def test_networks_carry_their_tags_preprocessing() -> None:
     for name, expected in (
         ("resnet18.a1_in1k", (224, 235, "bicubic")),
@@ -118,6 +119,7 @@ def test_tags_that_do_not_exist_are_one_line() -> None:
         as_described({"crop_mode": "inside"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "name"),
     [

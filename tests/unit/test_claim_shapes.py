@@ -11,6 +11,8 @@ from edit_robust.figures.frame import RunData
 from edit_robust.report.claim_curves import MIN_ALPHAS
 from edit_robust.report.claims import claims
 
+pytestmark = pytest.mark.slow
+
 FEW = ALPHAS[::2]  # five alphas and the unedited model
 
 

@@ -10,6 +10,8 @@ from test_image_metrics import image_run
 from edit_robust.figures.frame import RunData
 from edit_robust.report.claims import COLUMNS, MATCHED, WHOLE, claims, permuted, role, shown, to_markdown
 
+pytestmark = pytest.mark.slow
+
 #: Few variants: the claims take means over them.
 SMALL: dict = {"corruptions": ("fog",), "severities": (3,)}
 SIX: dict = SMALL | {"requests": tuple(f"{pair}-snow" for pair in ("road", "grass", "sea", "wall", "table", "sand"))}
@@ -44,7 +46,6 @@ def test_roles_by_the_words_of_the_name() -> None:
     assert role("low-rank") == "" and role("gift") == "" and role("local-ft, lr 0.1") == "1-layer fine-tuning"
 
 
-@pytest.mark.slow
 def test_runs_that_agree(agreeing: pd.DataFrame) -> None:
     assert list(agreeing.columns) == list(COLUMNS)
     for words in ("(eq. 1) of rewriting is negative", "(eq. 2) of global-ft is negative", "concave", "monotone"):
@@ -68,7 +69,6 @@ def test_ranking_names_the_order(agreeing: pd.DataFrame) -> None:
     assert found(agreeing, "methods differ", WHOLE).verdict == "not seen"  # made with the same penalty
 
 
-@pytest.mark.slow
 def test_runs_that_disagree() -> None:
     table = claims(runs({"rewriting": (0.2, 0.2), "local-collision": (0.4, 0.01)}, layers=(5,)))
     assert found(table, "rewriting's original-task penalty", WHOLE).verdict == "disagrees"

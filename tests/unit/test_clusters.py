@@ -56,6 +56,7 @@ def test_what_is_there_is_seen() -> None:
     assert np.mean([clustered_mean(one, CLUSTERS)[1] > 0 for one in values[:500]]) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 def test_verdicts_on_nothing(ratio: float) -> None:
     """The same for the lines of the table: an effect of one method, and a difference between three."""

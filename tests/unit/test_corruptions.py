@@ -35,6 +35,7 @@ def skip_unless_repairable() -> None:
         pytest.skip(str(e))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("height", "width", "seed"), [(48, 48, 0), (57, 36, 1)])
 def test_bits_of_imagecorruptions(name: str, height: int, width: int, seed: int) -> None:

@@ -266,6 +266,7 @@ def test_draw_all_writes_the_same_bytes_again(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ALL, ids=lambda module: module.NAME)
 @pytest.mark.parametrize("kind", ["nothing", "bare", "empty", "nan", "single"])
 def test_every_figure_survives_having_little_to_draw(module, kind: str, tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ def test_records_older_than_requests_are_read() -> None:
     assert older.derive(blocks) is older.derive(blocks)  # made once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", IMAGES, ids=lambda module: module.NAME)
 @pytest.mark.parametrize("kind", ["unedited", "nan", "no shifts", "joint", "original only"])
 def test_every_image_figure_survives_half_a_run(module, kind: str, folder: Path) -> None:
@@ -282,6 +283,7 @@ def test_table_of_an_image_run(runs: list[RunData]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_page_about_images_and_language(runs: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edit_robust.report.html.ALL", (edits, tradeoff))  # the others only cost time
     only = write_report(runs[:1], tmp_path / "one.html").read_text(encoding="utf-8")

@@ -157,6 +157,7 @@ def _code(path: Path) -> str:
     return " " + " ".join([*names, *attributes])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -10,6 +10,8 @@ import pytest
 
 import edit_robust
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(edit_robust.__file__).parent
 ROOMS = ("figures", "report", "trackers", "evaluate/statistics", "evaluate/columns*.py", "runs/reader.py")
 BAD = ("torch", "transformers", "timm", "open_clip", "matplotlib.pyplot")
