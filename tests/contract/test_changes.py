@@ -52,6 +52,7 @@ def parameters_of(model: CausalLM, module: torch.nn.Module) -> list[str]:
     return [n for n, p in model.net.named_parameters() if id(p) in mine]
 
 
+@pytest.mark.slow
 def test_every_parameter_of_a_block(model: CausalLM) -> None:
     """The down-projection is entered at its inputs, anything else of its block at the block's beginning."""
     for index in (1, 0):

@@ -51,6 +51,7 @@ def work(tmp_path: Path) -> Workspace:
 # -- every editor ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("name", EDITORS)
 def test_the_model_is_left_as_found_and_only_its_own_parameters_change(
@@ -238,6 +239,7 @@ def test_options_are_checked_with_one_line(model: Callable[[str], Classifier], w
     assert learning_rates("search", None)[0] == pytest.approx(1e-5) and learning_rates(2.0, None) == (2.0,)
 
 
+@pytest.mark.slow
 def test_the_plain_path_makes_the_same_edits(work: Workspace) -> None:
     """With model.fast=false nothing is cached below the layer."""
     for name in EDITORS:

@@ -99,6 +99,7 @@ def test_unedited_model_answers_as_recorded(recorded: Recorded) -> None:
         recorded.compare(i, recorded.expected["unedited"][i], 0)
 
 
+@pytest.mark.slow
 def test_second_moments_agree(recorded: Recorded) -> None:
     model = recorded.model
     rows = np.load(recorded.path / "corpus_tokens.npy")
@@ -181,6 +182,7 @@ def test_memit_is_the_recorded_one(recorded: Recorded) -> None:
             recorded.compare(i, post, 0)
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_the_recorded_one(recorded: Recorded) -> None:
     editor = FineTune(lr=5e-4, num_steps=25, norm_constraint=0.02, objective="prompt_last")
     recorded.ask_from(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,14 @@ from helpers.imports import between, circles, graph, imported, modules, nodes, r
 import edit_robust
 
 ROOT = Path(edit_robust.__file__).parent
-EDGES, ROOM = graph(ROOT), rooms(ROOT)
+ROOM = rooms(ROOT)
 HEAVY = ("transformers", "timm", "open_clip", "hydra", "omegaconf", "datasets", "wandb", "matplotlib")
+
+
+@cache
+def edges() -> dict[str, set[str]]:
+    """Who imports whom in the package; parsing it takes a second."""
+    return graph(ROOT)
 
 
 def offenders(room: str, *forbidden: str) -> list[str]:
@@ -29,12 +36,12 @@ def offenders(room: str, *forbidden: str) -> list[str]:
 
 
 def test_there_are_no_circles_among_files() -> None:
-    assert circles(EDGES) == []
+    assert circles(edges()) == []
 
 
 def test_there_are_no_circles_among_rooms() -> None:
     """The rooms are the folders: none can be left out."""
-    assert circles(between({k: v for k, v in EDGES.items() if k != "edit_robust"}, ROOM)) == []
+    assert circles(between({k: v for k, v in edges().items() if k != "edit_robust"}, ROOM)) == []
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def test_imports_run_one_way() -> None:
     place = {f"edit_robust.{name}": i for i, name in enumerate(ORDER)}
     wrong = [
         f"{name} imports {other}"
-        for name, others in EDGES.items()
+        for name, others in edges().items()
         for other in others
         if name != "edit_robust" and other != "edit_robust" and place[ROOM[other]] > place[ROOM[name]]
     ]
@@ -95,7 +102,7 @@ def test_language_and_vision_do_not_know_each_other(room: str) -> None:
     """Nor do their helpers; what both need stands below them."""
     wrong = [
         f"{name} imports {other}"
-        for name, others in EDGES.items()
+        for name, others in edges().items()
         for other in others
         for a, b in (("language", "vision"), ("vision", "language"))
         if name.startswith(f"edit_robust.{room}.{a}.") and other.startswith(f"edit_robust.{room}.{b}")
@@ -142,15 +149,13 @@ def test_test_files_are_short_too() -> None:
 
 
 def test_nobody_branches_on_what_a_model_is_asked() -> None:
-    words = ("is_image", "asks")
-    found = [f"{p.name}: {w}" for p in modules(ROOT).values() for w in words if w in _code(p)]
+    found = [f"{p.name}: {w}" for p in modules(ROOT).values() for w in _code(p) & {"is_image", "asks"}]
     assert found == []
 
 
 def _code(path: Path) -> set[str]:
     """Names and attributes of a file, without its prose."""
-    named = {n.id for n in nodes(path) if isinstance(n, ast.Name)}
-    return named | {n.attr for n in nodes(path) if isinstance(n, ast.Attribute)}
+    return {n.id if isinstance(n, ast.Name) else n.attr for n in nodes(path) if isinstance(n, ast.Name | ast.Attribute)}
 
 
 @pytest.mark.slow
