@@ -46,16 +46,16 @@ def variant(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[Any]
 
 
 @pytest.mark.parametrize(
-    ("config", "fast"),
+    ("config", "projections"),
     [
         (transformers.OPTConfig, True),  # flattens the tokens of a batch in its MLP
         (transformers.FalconConfig, True),  # adds to the MLP's output in place
-        (transformers.BloomConfig, False),  # what blocks are given depends on the batch
+        (transformers.BloomConfig, True),  # what blocks are given depends on the batch
         (transformers.Gemma2Config, False),  # a norm after the MLP
     ],
 )
-def test_other_families_fall_back_where_they_must(
-    variant: Callable[[Any], Path], task: SmallTask, config: Any, fast: bool
+def test_other_families_start_as_late_as_they_can(
+    variant: Callable[[Any], Path], task: SmallTask, config: Any, projections: bool
 ) -> None:
     options = {
         transformers.OPTConfig: {**SMALL, "ffn_dim": 80, "word_embed_proj_dim": 32},
@@ -64,7 +64,7 @@ def test_other_families_fall_back_where_they_must(
         transformers.Gemma2Config: {**WIDE, "num_key_value_heads": 2, "head_dim": 8},
     }[config]
     model = CausalLM(str(variant(config(**options))), device="cpu")
-    assert model.fast == fast
+    assert model.abilities.blocks and model.abilities.tails and model.abilities.projections == projections
     examples = task.examples()[:6]
     want, _ = plainly_scored(model, examples)
     assert np.abs(model.scorer(examples, [model.layer_at(0).weight_name]).score().logp - want).max() < 1e-4
@@ -73,7 +73,7 @@ def test_other_families_fall_back_where_they_must(
     name = model.layer_at(1).name
     plain = PlainInjection(model, name, "mlp", **asked)  # type: ignore[arg-type]
     fastest = model.injection(name, "mlp", plain=False, **asked)  # type: ignore[arg-type]
-    assert isinstance(fastest, TailInjection if fast else PlainInjection)
+    assert isinstance(fastest, TailInjection)
     assert relative(fastest.out, plain.out) < 1e-4
     assert relative(fastest.read(plain.out), plain.read(plain.out)) < 1e-4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +184,20 @@ def test_attention_that_sees_a_window(checkpoint: Callable[[str], Path], tmp_pat
         assert model.generate(prompts, 10, prefix=prefix) == [by_hand(model, f"{prefix}{p}", 10) for p in prompts]
 
 
-def test_models_that_take_the_plain_path(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(checkpoint("qwen2"), tmp_path / "bloom"))
-    config = transformers.BloomConfig(vocab_size=431, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    model = CausalLM(str(folder), device="cpu")
-    assert not model.fast
-    assert model.generate(PROMPTS, 6, prefix=SHOTS) == [by_hand(model, SHOTS + p, 6) for p in PROMPTS]
+def test_models_whose_keys_and_values_cannot_be_kept(tiny_model: Get) -> None:
+    """Whole texts are read again for every token, side by side."""
+    model = tiny_model("bloom")
+    wanted = [by_hand(model, SHOTS + p, 6) for p in PROMPTS]
+    assert model.generate(PROMPTS, 6, prefix=SHOTS) == wanted
+    able, model.abilities = model.abilities, replace(model.abilities, tails=False)
+    forwards: list[int] = []
+    hook = model.anatomy.owner.register_forward_hook(lambda m, a, o: forwards.append(1))
+    try:
+        assert model.generate(PROMPTS, 6, prefix=SHOTS) == wanted
+    finally:
+        hook.remove()
+        model.abilities = able
+    assert len(forwards) == 6, "a forward pass a token, whatever the number of prompts"
 
 
 def test_what_cannot_be_generated(tiny_model: Get) -> None:

@@ -23,7 +23,10 @@ DOWN = {
     "gpt2": ("transformer.h.{}.mlp.c_proj", "conv1d", (48, 192)),
     "gptj": ("transformer.h.{}.mlp.fc_out", "linear", (64, 256)),
     "gpt_neox": ("gpt_neox.layers.{}.mlp.dense_4h_to_h", "linear", (32, 80)),
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral"), ("model.layers.{}.mlp.down_proj", "linear", (32, 80))),
+    "bloom": ("transformer.h.{}.mlp.dense_4h_to_h", "linear", (48, 192)),
+    **dict.fromkeys(
+        ("llama", "qwen2", "qwen3", "mistral", "gemma2"), ("model.layers.{}.mlp.down_proj", "linear", (32, 80))
+    ),
 }
 
 
@@ -37,7 +40,7 @@ def test_parts_are_found_by_what_they_do(model: CausalLM) -> None:
     assert [layer.name for layer in model.anatomy.layers] == [name.format(i) for i in range(model.n_layers)]
     assert {layer.kind for layer in model.anatomy.layers} == {kind}
     assert all(layer.shape == shape for layer in model.anatomy.layers)
-    assert model.anatomy.additive and model.splits and model.fast
+    assert model.anatomy.additive == (model.name != "gemma2")
     assert len(model.anatomy.after) == 1 and model.anatomy.head is model.net.get_output_embeddings()
     assert model.layer_at(-1) is model.anatomy.layers[-1]
     with pytest.raises(UserError, match="has layers 0 to"):
@@ -64,7 +67,7 @@ def test_prepared_questions_follow_the_edits(model: CausalLM, task: SmallTask) -
     examples = task.examples()[:18]
     layers = [model.layer_at(1).name, model.layer_at(2).name]
     scorer = model.scorer(examples, model.parameter_names(layers))
-    assert scorer.kept is not None and scorer.kept.entry.start == 2
+    assert scorer.kept is not None and scorer.kept.entry.start == (2 if model.anatomy.additive else 1)
     unedited = scorer.score()
     draw = torch.Generator().manual_seed(1)
     change = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,13 +42,14 @@ def test_they_make_the_gradient_of_the_weight(model: CausalLM, plain: bool) -> N
     layers = [model.layer_at(0), model.layer_at(2)]
     names = [n for layer in layers for n in model.parameter_names([layer.name])]
     want = by_autograd(model, names)
-    kept, splits = model.batch_tokens, model.splits
-    model.batch_tokens, model.splits = 2 * max(len(r) for r in rows), not plain  # several batches
+    kept, able = model.batch_tokens, model.abilities
+    model.batch_tokens = 2 * max(len(r) for r in rows)  # several batches
+    model.abilities = replace(able, reads=not plain)
     try:
         with left_as_found(model):
             found = model.output_gradients(rows, reads, targets, [x.name for x in layers], weights)
     finally:
-        model.batch_tokens, model.splits = kept, splits
+        model.batch_tokens, model.abilities = kept, able
     tokens = sum(len(r) for r in rows)
     for layer in layers:
         u, delta = found[layer.name].inputs, found[layer.name].gradients

@@ -72,7 +72,7 @@ def test_a_transformers_module_without_a_path(tiny_model: Get) -> None:
     """The same numbers as from its checkpoint, from the module as it stands in memory."""
     loaded = tiny_model("llama")
     own = CausalLM(net=copy.deepcopy(loaded.net).train().requires_grad_(True), tokenizer=loaded.text.tokenizer)
-    assert own.name == "llamaforcausallm" and own.fast and own.base == loaded.base
+    assert own.name == "llamaforcausallm" and own.abilities == loaded.abilities and own.base == loaded.base
     assert not own.net.training and not any(p.requires_grad for p in own.net.parameters())
     examples = SmallTask(3).examples()
     assert np.array_equal(own.score(examples).logp, loaded.score(examples).logp)
@@ -81,13 +81,13 @@ def test_a_transformers_module_without_a_path(tiny_model: Get) -> None:
 
 
 def test_a_module_that_transformers_does_not_know(tmp_path: Path) -> None:
-    """It has no caches: editors and scores take the plain path where they must, and edits do what they are for."""
+    """It has no caches: the value optimisation runs whole sequences in batches, and edits do what they are for."""
     tokenizer = tiny_tokenizer("gpt2")
     torch.manual_seed(3)
     net = HouseGPT(len(tokenizer))
     model = CausalLM(net=net, tokenizer=tokenizer)
     assert model.name == "housegpt" and model.n_layers == 2 and model.layer_at(1).name == "body.blocks.1.down"
-    assert model.hidden_size == 24 and model.vocabulary == len(tokenizer) and not model.splits
+    assert model.hidden_size == 24 and model.vocabulary == len(tokenizer) and not model.abilities.tails
     task = SmallTask(2)
     question = task.probes(task.requests()[:1])[0].examples
     before = model.score(question).logp[0, 0]

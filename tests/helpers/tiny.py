@@ -12,7 +12,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-Kind = Literal["gpt2", "gptj", "gpt_neox", "llama", "qwen2", "qwen3", "mistral"]
+Kind = Literal["gpt2", "gptj", "gpt_neox", "llama", "qwen2", "qwen3", "mistral", "bloom", "gemma2"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _VOCAB = 430  # byte-level: 256 bytes and about 170 merges, so that most surnames stay several tokens
@@ -143,6 +143,8 @@ def tiny_tokenizer(kind: Kind, texts: Sequence[str] | None = None) -> Any:
         "gpt_neox": transformers.GPTNeoXTokenizer,
         "qwen2": transformers.Qwen2Tokenizer,
         "qwen3": transformers.Qwen2Tokenizer,
+        "bloom": transformers.GPT2Tokenizer,
+        "gemma2": transformers.GPT2Tokenizer,
     }
     return classes[kind](vocab=vocab, merges=merges, model_max_length=_CONTEXT)
 
@@ -161,11 +163,15 @@ def tiny_config(kind: Kind, vocab_size: int, bos: int | None, eos: int | None) -
         return transformers.GPTJConfig(
             n_embd=64, n_layer=3, n_head=4, rotary_dim=8, n_positions=_CONTEXT, tie_word_embeddings=False, **shared
         )
+    if kind == "bloom":  # positions come from a bias that depends on the batch; the MLP adds the residual stream itself
+        return transformers.BloomConfig(hidden_size=48, n_layer=3, n_head=4, **shared)
     shared |= {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 80}
     shared |= {"max_position_embeddings": _CONTEXT}
     if kind == "gpt_neox":
         return transformers.GPTNeoXConfig(**shared)
     shared |= {"num_key_value_heads": 2}
+    if kind == "gemma2":  # a norm after the MLP; logits are capped
+        return transformers.Gemma2Config(head_dim=16, sliding_window=96, final_logit_softcapping=5.0, **shared)
     if kind == "llama":
         return transformers.LlamaConfig(**shared)
     if kind == "qwen2":

@@ -62,7 +62,7 @@ def dissect(net: Any) -> Anatomy:
     blocks = tuple(stack)
     for i, block in enumerate(blocks):
         _refuse_experts(i, block)
-    _refuse_two_ways(owner)
+    _refuse_two_ways(owner, vocabulary)
     direct = [m for m in owner.children() if m is not stack]
     called = _order(owner, [*direct, *blocks, *(m for b in blocks for m in b.modules() if is_projection(m))])
     if called.count(blocks[-1]) != 1:
@@ -71,7 +71,15 @@ def dissect(net: Any) -> Anatomy:
     layers = _down_projections(net, blocks, called, hidden_size)
     mlp = _mlp_around(net, blocks[-1], layers[-1], called)
     return Anatomy(
-        owner, blocks, after, head, tuple(layers), mlp, _additive(owner, blocks, layers), hidden_size, vocabulary
+        owner,
+        blocks,
+        after,
+        head,
+        tuple(layers),
+        mlp,
+        _additive(owner, blocks, layers, vocabulary),
+        hidden_size,
+        vocabulary,
     )
 
 
@@ -166,14 +174,20 @@ def _refuse_experts(index: int, block: nn.Module) -> None:
             )
 
 
-def _refuse_two_ways(owner: nn.Module) -> None:
+def _two_tokens(vocabulary: int) -> list[int]:
+    """Two tokens from the middle of the vocabulary: the first may stand for padding, with an embedding of zeros."""
+    return [vocabulary // 3, vocabulary // 2]
+
+
+def _refuse_two_ways(owner: nn.Module, vocabulary: int) -> None:
     """Does what stands first change with what comes later? Then nothing here can be read from left to right."""
     device = next(owner.parameters()).device
+    first, second = _two_tokens(vocabulary)
     try:
         with torch.no_grad():
             a, b = (
                 hidden_of(owner(input_ids=torch.tensor([ids], device=device), use_cache=False)[0])[..., 0, :].float()
-                for ids in ([0, 0], [0, 1])
+                for ids in ([first, first], [first, second])
             )
     except TypeError as e:
         raise UserError("this model has no decoder that reads token ids: it is not a causal language model") from e
@@ -181,33 +195,37 @@ def _refuse_two_ways(owner: nn.Module) -> None:
         raise UserError("this model reads from both sides: it is not a causal language model")
 
 
-def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Layer]) -> bool:
+def _additive(owner: nn.Module, blocks: tuple[nn.Module, ...], layers: list[Layer], vocabulary: int) -> bool:
     """Shift each down-projection's output by a known amount and see whether the block's output shifts as much.
 
-    The shift differs between coordinates: a layer norm would hide one that does not.
+    The shift differs between coordinates: a layer norm would hide one that does not. It is as large as the largest
+    number of the block's output, so that it stands above that number's rounding in every type.
     """
-    ids = torch.zeros(1, 2, dtype=torch.long, device=next(owner.parameters()).device)
+    ids = torch.tensor([_two_tokens(vocabulary)], device=next(owner.parameters()).device)
     ramp = torch.linspace(-1, 1, layers[0].shape[0])
 
-    def outputs(scale: float) -> list[Tensor]:
+    def outputs(sizes: Sequence[float]) -> list[Tensor]:
         seen: list[Tensor] = []
         hooks = []
-        for block, layer in zip(blocks, layers, strict=True):
-            hooks.append(layer.module.register_forward_hook(lambda m, a, out: out + scale * ramp.to(out)))
+        for block, layer, size in zip(blocks, layers, sizes, strict=True):
+            shift = size * ramp
+            hooks.append(layer.module.register_forward_hook(lambda m, a, out, shift=shift: out + shift.to(out)))
             # each block is given the unshifted stream, so that it is looked at alone
-            hooks.append(block.register_forward_hook(lambda m, a, out: _note(out, seen, scale * ramp)))
+            hooks.append(block.register_forward_hook(lambda m, a, out, shift=shift: _note(out, seen, shift)))
         with hooked(*hooks), torch.no_grad():
             owner(input_ids=ids, use_cache=False)
         return seen
 
-    plain, shifted = outputs(0.0), outputs(1.0)
-    return all(_shifted(a, b, ramp.to(a.device)) for a, b in zip(plain, shifted, strict=True))
+    plain = outputs([0.0] * len(blocks))
+    sizes = [max(float(a.float().abs().max()), 1e-3) for a in plain]
+    shifted = outputs(sizes)
+    return all(_shifted(a, b, s, s * ramp.to(a.device)) for a, b, s in zip(plain, shifted, sizes, strict=True))
 
 
-def _shifted(a: Tensor, b: Tensor, ramp: Tensor) -> bool:
-    """Whether b is a + ramp, up to rounding."""
-    rounding = 8 * torch.finfo(a.dtype).eps * a.float().abs()
-    return bool(((b.float() - a.float() - ramp).abs() <= 0.05 + rounding).all())
+def _shifted(a: Tensor, b: Tensor, size: float, shift: Tensor) -> bool:
+    """Whether b is a + shift, up to rounding of sums of numbers of at most that size."""
+    rounding = max(1e-3, 16 * torch.finfo(a.dtype).eps) * size
+    return bool(((b.float() - a.float() - shift).abs() <= rounding).all())
 
 
 def _note(output: Any, seen: list[Tensor], shift: Tensor) -> Any:

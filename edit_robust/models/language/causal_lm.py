@@ -1,7 +1,9 @@
 """Any Hugging Face causal language model, adapted by structure, with a plain path and a fast one.
 
-The plain path runs the whole network on one sequence at a time and is what the fast path is tested against.
-The fast path batches, shares prefixes, starts at the edited layer and reads logits only where they are needed.
+The plain path (`fast=False`) runs the whole network on one sequence at a time and is what the fast path is tested
+against. The fast path batches, shares prefixes, starts at the edited layer and reads logits only where they are needed.
+Of these, it leaves out what does not give the whole network's numbers (`abilities`); at the least it runs padded
+batches of whole sequences.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from edit_robust.models.language.anatomy import dissect
 from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.entry import entry_for
-from edit_robust.models.language.fast_paths import fast_paths_agree
+from edit_robust.models.language.fast_paths import find_abilities
 from edit_robust.models.language.gradients import OutputGradients, output_gradients
+from edit_robust.models.language.identity import config_digest, tokenizer_digest
 from edit_robust.models.language.injection import Injection, PlainInjection, TailInjection
 from edit_robust.models.language.loading import check_tokenizer, load_pretrained
 from edit_robust.models.language.scorer import Scorer
@@ -41,7 +44,7 @@ class CausalLM(Decoder):
     dtype:         float32, bfloat16 or float16; null: float32, or what `net` has.
     device:        auto, cpu, cuda or cuda:N; auto leaves a `net` where it is.
     device_map:    `auto` or a map, to spread the model over several GPUs.
-    fast:          False runs the plain path everywhere.
+    fast:          False runs the plain path everywhere: slow, and the reference.
     batch_tokens:  padded tokens of a batch.           cache_gb: memory for what edits cannot change.
     net:           a module that is called as transformers' causal models are (`net(input_ids=..., use_cache=False)`
                    gives `.logits`) and has `get_output_embeddings`. It is used itself, not a copy: put into evaluation
@@ -81,13 +84,13 @@ class CausalLM(Decoder):
         config = getattr(found, "config", None)
         max_tokens = int(getattr(config, "max_position_embeddings", None) or 2048)
         super().__init__(found, anatomy, Encoder(tokenizer), name or own, max_tokens)
+        self.identify(config_digest(config), tokenizer_digest(tokenizer))
         self.fast, self.batch_tokens, self.cache_gb = fast, batch_tokens, cache_gb
         if path is not None:
             self.device, self.dtype = resolve_device(device), DTYPES[dtype or "float32"]
-        self.splits = fast_paths_agree(self)
-        if self.fast and not self.splits:
-            log.warning("%s cannot be started in its middle with the same result; the plain path is used", self.name)
-            self.fast = False
+        self.abilities = find_abilities(self)
+        if self.fast and (slower := self.abilities.warning()):
+            log.warning("%s: %s", self.name, slower)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
@@ -110,10 +113,12 @@ class CausalLM(Decoder):
         """
         ids = self.tokens(rows)
         at = (torch.tensor([r for r, _ in reads]), torch.tensor([p for _, p in reads]))
-        entry = entry_for(self, changes) if self.fast else None
-        if entry is None:
+        if not self.fast:
             return lambda: self.whole(ids)[at]
-        kept, calls = entry.capture(ids), self.calls(ids.shape[1])
+        entry = entry_for(self, changes)
+        if entry is None:
+            return lambda: self.logits_at(ids, at)
+        kept, calls = entry.capture(ids), self.calls(ids.shape[1], len(ids))
 
         def logits() -> Tensor:
             hidden = self.replay(entry.resume(kept), calls, entry.start)
@@ -133,11 +138,13 @@ class CausalLM(Decoder):
         """A place to inject a vector: `where` is "mlp" (the projection's output) or "block" (the residual stream).
 
         rows: token sequences; positions: the injection point of each; reads: (row, position) to take logits at.
-        plain: None: as the model's `fast` says. Where only the plain one is exact, it is the one that is given.
+        plain: None: as the model's `fast` says. The fast one runs whole sequences where tails would not be exact.
         """
-        plain = not self.fast if plain is None else plain
-        plain = plain or not self.splits or max(len(r) for r in rows) > self.window
-        return (PlainInjection if plain else TailInjection)(self, layer, where, rows, positions, reads)
+        if not self.fast if plain is None else plain:
+            return PlainInjection(self, layer, where, rows, positions, reads)
+        if not self.abilities.tails or max(len(r) for r in rows) > self.window:
+            return PlainInjection(self, layer, where, rows, positions, reads, few=True)
+        return TailInjection(self, layer, where, rows, positions, reads)
 
     def output_gradients(
         self,

@@ -10,16 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from edit_robust.core import Layer, UserError
 from edit_robust.core.work import silent
 from edit_robust.models.base import Model
-from edit_robust.models.language.anatomy import Anatomy, hidden_of
+from edit_robust.models.language.abilities import Abilities
+from edit_robust.models.language.anatomy import Anatomy, hidden_of, with_hidden
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.hooks import Enough, hooked
 
 #: How one block was called: positional and keyword arguments, without the hidden states.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+#: How many recorded sets of calls are kept where they depend on the batch size.
+_CALLS_KEPT = 64
 
 
 class Decoder(Model):
@@ -28,8 +32,8 @@ class Decoder(Model):
     anatomy:      its blocks, norm and head.       text:         its tokenizer.
     max_tokens:   longest text it can read.        window:       how far back attention sees, at most `max_tokens`.
     batch_tokens: padded tokens of a batch.        cache_gb:     memory for what edits cannot change.
-    fast:         whether parts may be run alone; False wherever they do not give the whole network's numbers.
-    splits:       whether they do.
+    fast:         False runs the plain path: the whole network, one sequence at a time where questions are asked.
+    abilities:    what may be run alone, where `fast` is True.
     """
 
     def __init__(self, net: Any, anatomy: Anatomy, text: Encoder, name: str, max_tokens: int) -> None:
@@ -41,9 +45,10 @@ class Decoder(Model):
         self.window = min((w for w in windows if isinstance(w, int) and w > 0), default=max_tokens)
         weight = next(anatomy.owner.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self.fast, self.splits, self.batch_tokens, self.cache_gb = True, True, 4096, 4.0
+        self.fast, self.batch_tokens, self.cache_gb = True, 4096, 4.0
+        self.abilities = Abilities()
         self.progress = silent
-        self._calls: dict[int, list[Call]] = {}
+        self._calls: dict[int | tuple[int, int], list[Call]] = {}
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -102,9 +107,32 @@ class Decoder(Model):
         return hidden
 
     def logits(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
-        """The head applied to normed hidden states, in float32."""
+        """Logits of normed hidden states, in float32: those of the head, capped or scaled where the network does so."""
+        if self.abilities.through_net:
+            return self.through_net(hidden)
         weight = next(self.anatomy.head.parameters())
         return self.anatomy.head(hidden.to(weight.device)).float()
+
+    def through_net(self, hidden: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
+        """The network's own logits, in float32, with `hidden` as what its decoder gives."""
+        owner = self.anatomy.owner
+        rows = hidden.reshape(-1, 1, hidden.shape[-1])
+        ids = torch.zeros(len(rows), 1, dtype=torch.long, device=self.input_device)
+        own = vars(owner).get("forward")  # set by libraries that spread a model over devices
+        given = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=rows)  # type: ignore[arg-type]
+        owner.forward = lambda *args, **kwargs: given
+        try:
+            out = self.net(input_ids=ids, use_cache=False).logits.float()
+        finally:
+            if own is None:
+                del owner.forward
+            else:
+                owner.forward = own
+        return out.reshape(*hidden.shape[:-1], -1)
+
+    def logits_at(self, ids: Int[Tensor, "b t"], at: tuple[Tensor, Tensor]) -> Float[Tensor, "reads v"]:
+        """Logits at some positions (rows, columns) by an ordinary forward pass over all rows, in float32."""
+        return self.logits(self.hidden(ids)[at]) if self.abilities.reads else self.whole(ids)[at]
 
     def whole(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """The network's own logits, in float32: the plain path."""
@@ -123,20 +151,48 @@ class Decoder(Model):
         with hooked(*(b.register_forward_pre_hook(keep, with_kwargs=True) for b in self.anatomy.blocks)):
             yield calls
 
-    def calls(self, width: int) -> list[Call]:
-        """How blocks are called for unpadded sequences of `width` tokens: positions and masks, for any batch."""
-        if width not in self._calls:
-            ids = torch.zeros(1, width, dtype=torch.long, device=self.input_device)
+    def calls(self, width: int, rows: int) -> list[Call]:
+        """How blocks are called for `rows` unpadded sequences of `width` tokens: positions, masks and the like."""
+        by_batch = self.abilities.calls_by_batch
+        key = (width, rows) if by_batch else width
+        if key not in self._calls:
+            ids = torch.zeros(rows if by_batch else 1, width, dtype=torch.long, device=self.input_device)
             with torch.no_grad(), self.recording() as calls:
                 self.hidden(ids)
-            self._calls[width] = calls
-        return self._calls[width]
+            if by_batch and len(self._calls) >= _CALLS_KEPT:
+                del self._calls[next(iter(self._calls))]
+            self._calls[key] = calls
+        return self._calls[key]
 
     def replay(self, hidden: Float[Tensor, "b t d"], calls: Sequence[Call], start: int) -> Float[Tensor, "b t d"]:
         """Run blocks `start`, `start`+1, ... on hidden states, called as recorded; before the final norm."""
         for block, (args, kwargs) in zip(self.anatomy.blocks[start:], calls[start:], strict=True):
             hidden = hidden_of(block(hidden, *args[1:], **kwargs))
         return hidden
+
+    @contextmanager
+    def last_mlp_at(self, at: tuple[Tensor, Tensor], shape: tuple[int, ...]) -> Iterator[None]:
+        """Inside the block the last block's MLP runs at some positions (rows, columns) alone, and gives zero elsewhere.
+
+        No position may be named twice. shape: of the hidden states, [rows, positions, width].
+        """
+        mlp = self.anatomy.last_mlp
+        if mlp is None or not self.abilities.narrow:
+            yield
+            return
+
+        def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            def some(x: Any) -> Any:  # some families give the residual stream to the MLP, too
+                return x[at][:, None] if isinstance(x, Tensor) and x.shape[:2] == shape[:2] else x
+
+            return tuple(some(x) for x in args)
+
+        def scatter(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            some = hidden_of(output)[:, 0]
+            return with_hidden(output, some.new_zeros(shape).index_put(at, some))
+
+        with hooked(mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)):
+            yield
 
     @torch.no_grad()
     def before_block(self, index: int, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
@@ -159,11 +215,6 @@ class Decoder(Model):
         ):
             self.hidden(ids)
         return seen[0]
-
-    @torch.no_grad()
-    def after_blocks(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """The stream after the last block, before the final norm, for right-padded sequences."""
-        return self.replay(self.before_block(0, ids), self.calls(ids.shape[1]), 0)
 
     @torch.no_grad()
     def around_projection(

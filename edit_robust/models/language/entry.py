@@ -22,7 +22,13 @@ from edit_robust.models.language.decoder import Decoder
 
 
 class Entry(Protocol):
-    """A place to start from. start: the first block that runs again.  widths: of the tensors that are kept."""
+    """A place to start from. start: the first block that runs again.  widths: of the tensors that are kept.
+
+    name: what to call it in the run's status.
+    """
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def start(self) -> int: ...
@@ -47,7 +53,7 @@ class AtProjection:
 
     def __init__(self, model: Decoder, layer: Layer) -> None:
         self.model, self.layer = model, layer
-        self.start, self.device = layer.index + 1, layer.weight.device
+        self.start, self.device, self.name = layer.index + 1, layer.weight.device, f"projection of block {layer.index}"
         self.widths = (layer.shape[1], layer.shape[0])
 
     def capture(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t _"], ...]:
@@ -63,7 +69,7 @@ class AtBlock:
 
     def __init__(self, model: Decoder, index: int) -> None:
         self.model, self.start = model, index
-        self.widths = (model.hidden_size,)
+        self.widths, self.name = (model.hidden_size,), f"block {index}" if index < model.n_layers else "last norm"
         self.device = model.anatomy.layers[min(index, model.n_layers - 1)].weight.device
 
     def capture(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t _"], ...]:
@@ -74,16 +80,16 @@ class AtBlock:
 
 
 def entry_for(model: Decoder, changes: Sequence[str]) -> Entry | None:
-    """The latest start that the named parameters allow, or None where nothing can be kept.
+    """The latest start that the named parameters and the network allow, or None where nothing can be kept.
 
     Parameters count by identity: a head that is tied to the embeddings changes with them.
     """
     uses = model.first_uses()
     changed = {id(model.param(name)) for name in changes}
     first = min((uses[p] for p in changed), default=-1)
-    if first < 0:
+    if first < 0 or not model.abilities.blocks:
         return None
-    if first < model.n_layers:
+    if first < model.n_layers and model.abilities.projections:
         layer = model.anatomy.layers[first]
         own = {id(p) for p in layer.module.parameters(recurse=False)}
         if {p for p in changed if uses[p] == first} <= own:

@@ -108,8 +108,10 @@ def generate(
             )
     choose = Choice(sample, top_k, temperature)
     with torch.no_grad():
-        if model.fast:
+        if model.fast and model.abilities.tails:
             _batched(model, rows, model.text.encode(prefix) if prefix else [], choose, limits, batch_size)
+        elif model.fast:
+            _ordinary(model, rows, choose, limits, batch_size)
         else:
             for row in rows:
                 _one_by_one(model, row, choose, limits)
@@ -160,6 +162,23 @@ def _one_by_one(model: Decoder, row: Continuation, choose: Choice, limits: Limit
     while not row.ended:
         logits = model.whole(model.tokens([[*row.prompt, *row.new]]))[0, -1]
         limits.extend(row, choose(logits.cpu(), row.generator))
+
+
+def _ordinary(
+    model: Decoder, rows: Sequence[Continuation], choose: Choice, limits: Limits, batch_size: int | None
+) -> None:
+    """Padded batches of whole texts, read again for every token: for networks whose keys and values cannot be kept."""
+    with model.progress("Generating", len(rows)) as advance:
+        for batch in model.batches([len(r.prompt) + limits.tokens for r in rows]):
+            for start in range(0, len(batch), batch_size or len(batch)):
+                some = [rows[i] for i in batch[start : start + (batch_size or len(batch))]]
+                while going := [r for r in some if not r.ended]:
+                    texts = [[*r.prompt, *r.new] for r in going]
+                    last = torch.tensor([len(t) - 1 for t in texts])
+                    logits = model.logits_at(model.tokens(texts), (torch.arange(len(texts)), last)).cpu()
+                    for row, of_row in zip(going, logits, strict=True):
+                        limits.extend(row, choose(of_row, row.generator))
+                advance(len(some))
 
 
 def _batched(

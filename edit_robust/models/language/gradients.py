@@ -84,7 +84,7 @@ def _of_batch(
         return hook
 
     with torch.enable_grad(), hooked(*(model.layers[n].module.register_forward_hook(add_zero(n)) for n in layers)):
-        logits = model.logits(model.hidden(ids)[at]) if model.splits else model.whole(ids)[at]
+        logits = model.logits_at(ids, at)
         nll = F.cross_entropy(logits, want[0].to(logits.device), reduction="none")
         loss = (nll * want[1].to(nll)).sum()
         gradients = torch.autograd.grad(loss, [added[n] for n in layers])

@@ -6,8 +6,8 @@ plain one runs whole sequences through the whole network, the tail one runs what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -19,12 +19,21 @@ from edit_robust.models.language.anatomy import hidden_of, with_hidden
 from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.hooks import hooked
 
+#: Steps are recorded where the stream, times the blocks above, has at most so many numbers: what a recorded step holds
+#: is about sixty times as much, and where tensors are larger there is nothing to gain.
+_RECORDED = 1 << 22
+
 
 class Injection(Protocol):
-    """keys: the projection's inputs, and out: the values at the injection point, before anything is injected."""
+    """keys: the projection's inputs, and out: the values at the injection point, before anything is injected.
+
+    unmoved: logits at the read positions then.     records: whether `read` may be recorded and run again as operations.
+    """
 
     keys: Float[Tensor, "b d_in"]
     out: Float[Tensor, "b d"]
+    unmoved: Float[Tensor, "reads v"]
+    records: bool
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         """Logits (float32) at the read positions with delta added; differentiable in delta."""
@@ -32,7 +41,13 @@ class Injection(Protocol):
 
 
 class PlainInjection:
-    """The reference: every step runs all layers, positions and the whole vocabulary."""
+    """Whole sequences through the whole network at every step.
+
+    As the reference, logits are those of the network, over the whole vocabulary at every position; `few` computes them
+    only where they are read.
+    """
+
+    records = False
 
     def __init__(
         self,
@@ -42,8 +57,9 @@ class PlainInjection:
         rows: Sequence[Sequence[int]],
         positions: Sequence[int],
         reads: Sequence[tuple[int, int]],
+        few: bool = False,
     ) -> None:
-        self.model, self.layer, self.where = model, model.layers[layer], where
+        self.model, self.layer, self.where, self.few = model, model.layers[layer], where, few
         self.ids = model.tokens(rows)
         self.at = (torch.arange(len(rows)), torch.tensor(positions))
         self.reads = (torch.tensor([r for r, _ in reads]), torch.tensor([p for _, p in reads]))
@@ -57,21 +73,28 @@ class PlainInjection:
             block.register_forward_hook(lambda m, a, o: seen.update(block=hidden_of(o)[self.at])),
         ]
         with hooked(*hooks), torch.no_grad():
-            model.net(input_ids=self.ids, use_cache=False)
+            self.unmoved = self._logits()
         self.keys, self.out = seen["key"].float(), seen[where].float()
+
+    def _logits(self) -> Float[Tensor, "reads v"]:
+        return self.model.logits_at(self.ids, self.reads) if self.few else self.model.whole(self.ids)[self.reads]
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         module: nn.Module = self.layer.module if self.where == "mlp" else self.model.anatomy.blocks[self.layer.index]
+        with hooked(module.register_forward_hook(_adding(delta, self.ids.shape, self.at))):
+            return self._logits()
 
-        def inject(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            shape = hidden_of(output).shape
-            hidden = hidden_of(output).clone().reshape(*self.ids.shape, -1)
-            hidden[self.at] = hidden[self.at] + delta.to(hidden.dtype)
-            return with_hidden(output, hidden.reshape(shape))
 
-        with hooked(module.register_forward_hook(inject)):
-            logits = self.model.whole(self.ids)
-        return logits[self.reads]
+def _adding(delta: Tensor, shape: Sequence[int], at: tuple[Tensor, Tensor]) -> Any:
+    """A hook that adds a vector a row to a module's output, at a position a row. shape: rows and positions."""
+
+    def inject(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        flat = hidden_of(output).shape
+        hidden = hidden_of(output).clone().reshape(*shape, -1)  # some families flatten the tokens of a batch
+        hidden[at] = hidden[at] + delta.to(hidden.dtype)
+        return with_hidden(output, hidden.reshape(flat))
+
+    return inject
 
 
 class FrozenPrefix(DynamicCache):
@@ -89,8 +112,9 @@ class FrozenPrefix(DynamicCache):
 class TailInjection:
     """What delta can change: the positions from the subject's last token on, in the blocks above the layer.
 
-    The prefix's keys and values, and the tail's stream as it leaves the edited block, are computed once.
-    Rows whose prefixes differ in length stand in one batch with a gap that attention masks out.
+    The prefix's keys and values, and the tail's stream as it leaves the edited block, are computed once. Where the
+    projection's output is not added to the stream as it is, delta goes into it by a hook, and the edited block runs at
+    every step. Rows whose prefixes differ in length stand in one batch with a gap that attention masks out.
     """
 
     def __init__(
@@ -111,8 +135,12 @@ class TailInjection:
             torch.tensor([p - positions[r] for r, p in reads]),
         )
         self.once = len(set(reads)) == len(reads)
+        self.inside = where == "mlp" and not model.anatomy.additive
+        self.start = self.layer.index + (not self.inside)
         with torch.no_grad():
             self._run_below(prefixes, tails, where)
+        parts = len(model.anatomy.blocks) - self.start
+        self.records = model.abilities.recorded and self.stream.numel() * parts <= _RECORDED
 
     def _run_below(self, prefixes: Sequence[list[int]], tails: Sequence[list[int]], where: str) -> None:
         """Read the prefixes, then the tails as far as they do not depend on delta."""
@@ -125,7 +153,10 @@ class TailInjection:
         kwargs: dict[str, Any] = {"position_ids": positions}
         if gap:
             cache = FrozenPrefix()
-            model.hidden(model.tokens([p or [0] for p in prefixes]), past_key_values=cache, use_cache=True)
+            texts = model.tokens([p or [0] for p in prefixes])
+            nowhere = (torch.empty(0, dtype=torch.long),) * 2  # of the last block, keys and values are all that is used
+            with model.last_mlp_at(nowhere, (*texts.shape, model.hidden_size)):
+                model.hidden(texts, past_key_values=cache, use_cache=True)
             cache.frozen = True
             prefix_mask = torch.arange(gap, device=ids.device) < lengths[:, None]
             mask = torch.cat([prefix_mask, torch.ones_like(ids, dtype=torch.bool)], 1).long()
@@ -133,40 +164,41 @@ class TailInjection:
         seen: dict[str, Tensor] = {}
         block = model.anatomy.blocks[self.layer.index]
         grid = (*ids.shape, -1)
-        hooks = [
-            self.layer.module.register_forward_hook(  # copies: some families add to these tensors in place
+        hooks = [  # copies: some families add to these tensors in place
+            block.register_forward_pre_hook(
+                lambda m, a, k: seen.update(before=(a[0] if a else k["hidden_states"]).clone()), with_kwargs=True
+            ),
+            self.layer.module.register_forward_hook(
                 lambda m, a, o: seen.update(key=a[0].reshape(grid)[:, 0].clone(), mlp=o.reshape(grid)[:, 0].clone())
             ),
-            block.register_forward_hook(lambda m, a, o: seen.update(stream=hidden_of(o).clone())),
+            block.register_forward_hook(lambda m, a, o: seen.update(block=hidden_of(o).clone())),
         ]
         with hooked(*hooks), model.recording() as calls:
-            model.hidden(ids, **kwargs)
+            final = model.hidden(ids, **kwargs)
         self.calls = calls
-        self.stream = seen["stream"]
+        self.stream = seen["before" if self.inside else "block"]
         self.keys = seen["key"].float()
-        self.out = (seen["mlp"] if where == "mlp" else self.stream[:, 0]).float()
+        self.out = (seen["mlp"] if where == "mlp" else seen["block"][:, 0]).float()
+        self.unmoved = model.logits(final[self.reads])
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
-        first = self.stream[:, :1] + delta.to(self.stream.dtype)[:, None]
-        hidden = torch.cat([first, self.stream[:, 1:]], 1)
-        with self._only_where_read(hidden):
-            hidden = self.model.replay(hidden, self.calls, self.layer.index + 1)
-        return self.model.logits(self.model.finish(hidden[self.reads]))
+        model, stream = self.model, self.stream
+        with self._placed(delta), self._only_where_read():
+            if not self.inside:
+                stream = torch.cat([stream[:, :1] + delta.to(stream.dtype)[:, None], stream[:, 1:]], 1)
+            hidden = model.replay(stream, self.calls, self.start)
+        return model.logits(model.finish(hidden[self.reads]))
 
-    @contextmanager
-    def _only_where_read(self, hidden: Tensor) -> Iterator[None]:
+    def _placed(self, delta: Tensor) -> AbstractContextManager[None]:
+        """Inside the block the edited projection adds delta to its output, where it cannot be added to the stream."""
+        if not self.inside:
+            return nullcontext()
+        n = len(self.stream)
+        at = (torch.arange(n), torch.zeros(n, dtype=torch.long))
+        return hooked(self.layer.module.register_forward_hook(_adding(delta, self.stream.shape[:2], at)))
+
+    def _only_where_read(self) -> AbstractContextManager[None]:
         """The last block's MLP runs at the read positions alone: nothing looks at what it gives elsewhere."""
-        mlp = self.model.anatomy.last_mlp
-        if mlp is None or not self.once or self.layer.index == self.model.n_layers - 1:
-            yield
-            return
-
-        def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (args[0][self.reads][:, None], *args[1:])
-
-        def scatter(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            some = hidden_of(output)[:, 0]
-            return with_hidden(output, some.new_zeros(hidden.shape).index_put(self.reads, some))
-
-        with hooked(mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)):
-            yield
+        if not self.once or self.layer.index == self.model.n_layers - 1:
+            return nullcontext()
+        return self.model.last_mlp_at(self.reads, tuple(self.stream.shape))

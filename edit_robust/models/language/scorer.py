@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +30,14 @@ class Read:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the changes cannot change: for every token of every row, one after the other, the tensors to start from.
+    """What the changes cannot change: for every token of some rows, one after the other, the tensors to start from.
 
-    The tokens of row i are those from offsets[i] to offsets[i + 1].
+    The tokens of row i stand from starts[i] on; rows that are not in `starts` are not kept.
     """
 
     entry: Entry
     tensors: tuple[Float[Tensor, "tokens _"], ...]
-    offsets: list[int]
+    starts: Mapping[int, int]
 
 
 class Scorer:
@@ -46,6 +46,8 @@ class Scorer:
     changes: names of all parameters that may change between two times of asking; none: nothing is kept.
     A choice's tokens are scored under teacher forcing; choices of an example whose token rows coincide, or of
     which one begins the other, are read from one row (attention is causal).
+
+    how: where forward passes start, and why not later, in words.
     """
 
     def __init__(self, model: Decoder, examples: Sequence[Example], changes: Sequence[str] = ()) -> None:
@@ -55,10 +57,9 @@ class Scorer:
         self.by_example: list[list[Read]] = [[] for _ in self.examples]
         for read in self.reads:
             self.by_example[read.example].append(read)
-        entry = entry_for(model, self.changes) if self.changes else None
-        self.kept = self._keep(entry) if entry and model.fast else None
-        # when embeddings change, so may the way in which blocks are called: nothing that was recorded is used
-        self._from_scratch = bool(self.changes) and entry is None
+        entry = entry_for(model, self.changes) if self.changes and model.fast else None
+        self.kept = self._keep(entry) if entry else None
+        self.how = self._told(entry)
 
     def _plan(self) -> tuple[list[Read], list[list[int]]]:
         asked = [(i, j, str(e.x), str(c)) for i, e in enumerate(self.examples) for j, c in enumerate(e.choices)]
@@ -77,24 +78,49 @@ class Scorer:
                 rows.append(list(here))
         return [Read(i, j, place[row], start, targets) for i, j, row, start, targets in wanted], rows
 
+    def _told(self, entry: Entry | None) -> str:
+        missing = self.model.abilities.missing
+        if not self.model.fast:
+            return "one choice at a time (model.fast=false)"
+        if entry is None:
+            nothing = "nothing is computed before what changes" if self.changes else "everything may change"
+            return f"ordinary batches: {missing.get('reads') or missing.get('blocks') or nothing}"
+        share = len(self.kept.starts) / max(len(self.rows), 1) if self.kept else 0.0
+        late = "" if entry.name.startswith("projection") or not missing else missing.get("projections", "")
+        partly = "" if share == 1 else f" for {100 * share:.0f} % of the rows (model.cache_gb={self.model.cache_gb:g})"
+        return f"from the {entry.name} on{partly}{f': {late}' if late else ''}"
+
+    def _affordable(self, entry: Entry) -> list[int]:
+        """Rows that fit in `cache_gb` together, in the order in which examples need them."""
+        size = self.model.anatomy.layers[0].weight.element_size() * sum(entry.widths)
+        left = self.model.cache_gb * 2**30
+        found: dict[int, None] = {}
+        for row in (r.row for r in self.reads):
+            need = size * len(self.rows[row])
+            if row not in found and need <= left:
+                found[row] = None
+                left -= need
+        return list(found)
+
     @torch.no_grad()
     def _keep(self, entry: Entry) -> Kept | None:
-        """One pass over all rows as far as the entry. None when it would not fit in `cache_gb`."""
+        """One pass over the rows as far as the entry. None when none of them would fit in `cache_gb`."""
         model = self.model
-        total = sum(len(r) for r in self.rows)
-        size = model.anatomy.layers[0].weight.element_size()
-        if total == 0 or total * sum(entry.widths) * size > model.cache_gb * 2**30:
+        some = self._affordable(entry)
+        if not some:
             return None
-        offsets = np.concatenate([[0], np.cumsum([len(r) for r in self.rows])]).tolist()
-        tensors = tuple(torch.empty(total, w, dtype=model.dtype, device=entry.device) for w in entry.widths)
-        with model.progress("Reading the questions", len(self.rows)) as advance:
-            for batch in model.batches([len(r) for r in self.rows]):
-                captured = entry.capture(model.tokens([self.rows[i] for i in batch]))
-                for b, i in enumerate(batch):
+        ends = np.cumsum([len(self.rows[i]) for i in some]).tolist()
+        starts = dict(zip(some, [0, *ends[:-1]], strict=True))
+        tensors = tuple(torch.empty(ends[-1], w, dtype=model.dtype, device=entry.device) for w in entry.widths)
+        with model.progress("Reading the questions", len(some)) as advance:
+            for batch in model.batches([len(self.rows[i]) for i in some]):
+                rows = [some[b] for b in batch]
+                captured = entry.capture(model.tokens([self.rows[i] for i in rows]))
+                for b, i in enumerate(rows):
                     for tensor, found in zip(tensors, captured, strict=True):
-                        tensor[offsets[i] : offsets[i + 1]] = found[b, : len(self.rows[i])]
+                        tensor[starts[i] : starts[i] + len(self.rows[i])] = found[b, : len(self.rows[i])]
                 advance(len(batch))
-        return Kept(entry, tensors, offsets)
+        return Kept(entry, tensors, starts)
 
     @torch.no_grad()
     def score(self, which: Sequence[int] | None = None) -> Scores:
@@ -131,51 +157,72 @@ class Scorer:
         return (self.model.progress if n > 256 else silent)("Asking", n)
 
     def _score_batched(self, reads: Sequence[Read], logp: np.ndarray, hits: np.ndarray) -> None:
-        used = sorted({r.row for r in reads})
-        by_row: dict[int, list[Read]] = {i: [] for i in used}
+        by_row: dict[int, list[Read]] = {}
         for r in reads:
-            by_row[r.row].append(r)
-        with self._progress(len(used)) as advance:
-            for batch in self.model.batches([len(self.rows[i]) for i in used]):
-                rows = [used[b] for b in batch]
-                hidden = self._hidden(rows)
-                spots = [(b, r) for b, i in enumerate(rows) for r in by_row[i]]
-                self._read(hidden, spots, logp, hits)
-                advance(len(batch))
+            by_row.setdefault(r.row, []).append(r)
+        kept = self.kept.starts if self.kept else {}
+        with self._progress(len(by_row)) as advance:
+            for used in (sorted(i for i in by_row if i in kept), sorted(i for i in by_row if i not in kept)):
+                for batch in self.model.batches([len(self.rows[i]) for i in used]):
+                    rows = [used[b] for b in batch]
+                    self._score_rows(rows, [(b, r) for b, i in enumerate(rows) for r in by_row[i]], logp, hits)
+                    advance(len(batch))
 
-    def _hidden(self, rows: Sequence[int]) -> Float[Tensor, "b t d"]:
-        """Final hidden states (before the last norm) of some rows, starting as late as possible."""
-        model, kept = self.model, self.kept
-        if kept is None:
-            ids = model.tokens([self.rows[i] for i in rows])
-            return model.before_block(model.n_layers, ids) if self._from_scratch else model.after_blocks(ids)
-        width = max(len(self.rows[i]) for i in rows)
-        index = np.zeros((len(rows), width), dtype=np.int64)
-        for b, i in enumerate(rows):
-            index[b, : len(self.rows[i])] = np.arange(kept.offsets[i], kept.offsets[i + 1])
-        at = torch.from_numpy(index).to(kept.entry.device)
-        hidden = kept.entry.resume([tensor[at] for tensor in kept.tensors])
-        return model.replay(hidden, model.calls(width), kept.entry.start)
-
-    def _read(
-        self, hidden: Tensor, spots: Sequence[tuple[int, Read]], logp: np.ndarray, hits: np.ndarray, chunk: int = 1024
+    def _score_rows(
+        self, rows: Sequence[int], spots: Sequence[tuple[int, Read]], logp: np.ndarray, hits: np.ndarray
     ) -> None:
-        """Log-probabilities at the positions that matter, and nowhere else."""
-        rows = [b for b, r in spots for _ in r.targets]
-        positions = [r.start + t for _, r in spots for t in range(len(r.targets))]
+        """One batch of rows, all kept or all not. spots: (place in the batch, what is read there)."""
+        places = [(b, r.start + t) for b, r in spots for t in range(len(r.targets))]
         wanted = [token for _, r in spots for token in r.targets]
-        got_logp, got_hit = [], []
-        for i in range(0, len(rows), chunk):
-            at = slice(i, i + chunk)
-            states = hidden[torch.tensor(rows[at]), torch.tensor(positions[at])]
-            out = self.model.logits(self.model.finish(states)).log_softmax(-1)
-            want = torch.tensor(wanted[at], device=out.device)
-            got_logp.append(out.gather(1, want[:, None])[:, 0].double().cpu().numpy())
-            got_hit.append((out.argmax(-1) == want).cpu().numpy())
-        all_logp, all_hit = np.concatenate(got_logp), np.concatenate(got_hit)
+        unique = sorted(set(places))
+        at = (torch.tensor([b for b, _ in unique]), torch.tensor([p for _, p in unique]))
+        number = {place: k for k, place in enumerate(unique)}
+        kept = self.kept is not None and rows[0] in self.kept.starts
+        states = self._entered(rows, at) if kept else self._ordinary(rows, at)
+        all_logp, all_hit = self._read(states, [number[p] for p in places], wanted, finished=not kept)
         start = 0
         for _, r in spots:
             end = start + len(r.targets)
             logp[r.example, r.choice] = all_logp[start:end].mean()
             hits[r.example, r.choice] = all_hit[start:end].mean()
             start = end
+
+    def _entered(self, rows: Sequence[int], at: tuple[Tensor, Tensor]) -> Float[Tensor, "places d"]:
+        """Hidden states of some rows at some places before the last norm, from what is kept of the rows on."""
+        model, kept = self.model, self.kept
+        assert kept is not None
+        width = max(len(self.rows[i]) for i in rows)
+        index = np.zeros((len(rows), width), dtype=np.int64)
+        for b, i in enumerate(rows):
+            index[b, : len(self.rows[i])] = np.arange(kept.starts[i], kept.starts[i] + len(self.rows[i]))
+        of_rows = torch.from_numpy(index).to(kept.entry.device)
+        hidden = kept.entry.resume([tensor[of_rows] for tensor in kept.tensors])
+        narrow = kept.entry.start < model.n_layers
+        with model.last_mlp_at(at, tuple(hidden.shape)) if narrow else nullcontext():
+            return model.replay(hidden, model.calls(width, len(rows)), kept.entry.start)[at]
+
+    def _ordinary(self, rows: Sequence[int], at: tuple[Tensor, Tensor]) -> Float[Tensor, "places _"]:
+        """What the whole network gives for some rows at some places: hidden states behind the last norm, or logits
+        where hidden states alone do not tell them."""
+        model = self.model
+        ids = model.tokens([self.rows[i] for i in rows])
+        if not model.abilities.reads:
+            return model.whole(ids)[at]
+        with model.last_mlp_at(at, (*ids.shape, model.hidden_size)):
+            return model.hidden(ids)[at]
+
+    def _read(
+        self, states: Tensor, which: Sequence[int], wanted: Sequence[int], finished: bool, chunk: int = 1024
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probability of each wanted token at its place, and whether it is the likeliest there."""
+        model = self.model
+        got_logp, got_hit = [], []
+        for i in range(0, len(which), chunk):
+            some = states[torch.tensor(which[i : i + chunk])]
+            if not finished:
+                some = model.finish(some)
+            out = (model.logits(some) if model.abilities.reads else some).log_softmax(-1)
+            want = torch.tensor(wanted[i : i + chunk], device=out.device)
+            got_logp.append(out.gather(1, want[:, None])[:, 0].double().cpu().numpy())
+            got_hit.append((out.argmax(-1) == want).cpu().numpy())
+        return np.concatenate(got_logp), np.concatenate(got_hit)

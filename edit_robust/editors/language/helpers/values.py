@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from edit_robust.core import Request, UserError
+from edit_robust.core.recorded import Differentiable
 from edit_robust.editors.base import check_numbers, continuation
 from edit_robust.editors.helpers.adam import Adam
 from edit_robust.models.language.causal_lm import CausalLM
@@ -180,7 +181,8 @@ def optimise_values(
     pick = bare if bare is not None else c - 1
     init = out[:, pick]
     loss = _Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
-    delta, info = _minimise(loss, init, clamp * init.norm(dim=1), lr, steps)
+    objective = Differentiable(loss, record=injection.records)
+    delta, info = _minimise(objective, init, clamp * init.norm(dim=1), lr, steps)
     used_keys = keys if bare is not None else keys[:, :-1]
     used_out = out if bare is not None else out[:, :-1]
     return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
@@ -217,8 +219,7 @@ def spread(delta: Float[Tensor, "r d"], owner: Int[Tensor, " rows"]) -> Float[Te
 @dataclass
 class _Loss:
     """The loss of each request as a function of its vector. n_targets: target tokens of each request, in all prompts.
-    unedited: log-probabilities behind "{subject} is a" in the unedited model, known after the first call, which must be
-    made with zeros."""
+    unedited: log-probabilities behind "{subject} is a" in the unedited model."""
 
     injection: Injection
     init: Float[Tensor, "r d"]
@@ -226,9 +227,9 @@ class _Loss:
     targets: Int[Tensor, " t"]
     n_targets: Int[Tensor, " r"]
     weights: Float[Tensor, " t"]
+    unedited: Float[Tensor, "r v"]
     weight_decay: float
     kl_factor: float
-    unedited: Float[Tensor, "r v"] | None = None
 
     @staticmethod
     def of(
@@ -248,15 +249,14 @@ class _Loss:
             weights = weights * reading * c / (c - 1)
         owner, targets = torch.tensor(rows.owner, device=device), torch.tensor(rows.targets, device=device)
         counts = torch.bincount(torch.tensor(rows.target_owner), minlength=len(init)).to(device)
-        return _Loss(injection, init, owner, targets, counts, weights, weight_decay, kl_factor)
+        unedited = injection.unmoved[len(targets) :].log_softmax(-1).to(device)
+        return _Loss(injection, init, owner, targets, counts, weights, unedited, weight_decay, kl_factor)
 
     def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """The loss of each request, and the target's part of it."""
         init = self.init
         logp = self.injection.read(spread(delta, self.owner)).log_softmax(-1).to(init.device)
         goal, subject = logp[: len(self.targets)], logp[len(self.targets) :]
-        if self.unedited is None:
-            self.unedited = subject.detach()
         token_nll = -goal.gather(1, self.targets[:, None])[:, 0] * self.weights
         nll = sums_of(token_nll, self.n_targets)
         # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
@@ -266,28 +266,28 @@ class _Loss:
 
 
 def _minimise(
-    loss_of: _Loss, init: Float[Tensor, "r d"], bound: Float[Tensor, " r"], lr: float, steps: int
+    objective: Differentiable, init: Float[Tensor, "r d"], bound: Float[Tensor, " r"], lr: float, steps: int
 ) -> tuple[Float[Tensor, "r d"], list[dict[str, float]]]:
-    """Adam from 0, each row on its own, in a ball of radius `bound`; what is known of each row afterwards."""
+    """Adam from 0, each row on its own, in a ball of radius `bound`; what is known of each row afterwards.
+
+    objective: gives the loss of each row, and the target's part of it. A row's gradient is that of its own loss alone.
+    """
     n, device = len(init), init.device
     delta, adam = torch.zeros_like(init), Adam.like(init)
     active = torch.ones(n, dtype=torch.bool, device=device)
     taken = [0] * n
     nll = loss = torch.zeros(n, device=device)
     for step in range(1, steps + 1):
-        delta.requires_grad_(True)
-        loss, nll = loss_of(delta)
-        active = active & (loss.detach() >= STOP)
+        loss, nll = objective.values(delta)
+        active = active & (loss >= STOP)
         if step == steps or not bool(active.any()):
             break
-        (gradient,) = torch.autograd.grad(torch.where(active, loss, 0.0).sum(), delta)
-        delta = delta.detach()
+        gradient = objective.gradient()
         taken = [t + int(a) for t, a in zip(taken, active.tolist(), strict=True)]
         delta = torch.where(active[:, None], delta - adam.move(gradient, step, lr), delta)
         length = delta.norm(dim=1)
         shrink = torch.where(length > bound, bound / length, torch.ones_like(length))
         delta = delta * shrink[:, None]
-    delta, loss, nll = delta.detach(), loss.detach(), nll.detach()
     delta = torch.where(loss.isnan()[:, None], loss[:, None], delta)  # nothing was learnt: such an edit is refused
     info = [
         {
