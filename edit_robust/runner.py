@@ -106,7 +106,7 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
         run=Run(folder.path),
         work=work,
     )
-    ledger = EditLedger(folder, len(requests))
+    ledger = EditLedger(folder, len(requests), model)
     with ui.progress(f"{editor.name} on {model.name}", trajectory.points(len(requests))) as advance:
 
         def written(point: Point, records: list[Record]) -> None:

@@ -56,9 +56,14 @@ class Ledger(Protocol):
         """Edits that all start from the unedited model; made together, so kept or made together."""
         ...
 
-    def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
+    def advance(
+        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+    ) -> Edit:
         """Bring the model from where `step` - 1 left it to where `step` leaves it: by replaying the kept change, by
-        jumping to kept weights (the steps jumped over have been measured), or by making the edit."""
+        jumping to kept weights (the steps jumped over have been measured), or by making the edit.
+
+        check: past edits are evaluated after this one.   last: no edit comes after it.
+        """
         ...
 
 
@@ -188,12 +193,12 @@ class Sequential:
         _needs_batches(editor, self.batch_size)
         yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         with model.held(state.changes(model)) as before:
-            for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size):
+            for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size, self.every):
                 if ledger.measured(step):
                     continue
                 done = some[-1] + 1
                 last = done == n
-                due = last or done // self.every > some[0] // self.every
+                due = last or _crosses(some, self.every)
                 scopes = [Scope("at-edit", some)]
                 scopes += [Scope("retention", range(done))] if due else []
                 scopes += [Scope("final", range(n))] if last else []
@@ -280,16 +285,29 @@ class Interpolate:
                 yield Point(step, alpha, n, scopes, True, edits, _terms(part), _given(total))
 
 
+def _crosses(some: range, every: int) -> bool:
+    """Whether a multiple of `every` edits is reached with these requests."""
+    return some.stop // every > some.start // every
+
+
 def _stack(
-    model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger, size: int
+    model: Editable,
+    editor: Editor,
+    state: State[Any],
+    requests: Sequence[Request],
+    ledger: Ledger,
+    size: int,
+    every: int | None = None,
 ) -> Iterator[tuple[int, range, Edit]]:
-    """Edit upon edit; at each yield the model stands after the edit."""
-    for step, start in enumerate(range(0, len(requests), size), start=1):
-        some = range(start, min(start + size, len(requests)))
+    """Edit upon edit; at each yield the model stands after the edit. Past edits are checked every `every` requests."""
+    n = len(requests)
+    for step, start in enumerate(range(0, n, size), start=1):
+        some = range(start, min(start + size, n))
 
         def make(some: range = some, state: State[Any] = state) -> Edit:
             return edit_or_refuse(editor, model, [requests[i] for i in some], state)
 
-        edit = ledger.advance(model, step, make)
+        check = every is not None and _crosses(some, every)
+        edit = ledger.advance(model, step, make, check=check, last=some.stop == n)
         state = state.after(edit)
         yield step, some, edit

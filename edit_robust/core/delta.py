@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class LowRank:
     def tensors(self) -> dict[str, Tensor]:
         return {"u": self.u, "v": self.v}
 
+    def on(self, device: torch.device) -> LowRank:
+        """The same factors on a device, laid out as a file gives them: a product of them has the same bits then."""
+        u, v = self.u.to(device).contiguous(), self.v.to(device).contiguous()
+        return self if u is self.u and v is self.v else LowRank(u, v)
+
     def truncate(self, r: int) -> LowRank:
         """Best rank-r approximation, from QR of both factors and the SVD of a small core."""
         if r >= self.u.shape[1]:
@@ -73,6 +78,11 @@ class Dense:
 
     def tensors(self) -> dict[str, Tensor]:
         return {"m": self.m}
+
+    def on(self, device: torch.device) -> Dense:
+        """The same matrix on a device, laid out as a file gives it."""
+        m = self.m.to(device).contiguous()
+        return self if m is self.m else Dense(m)
 
     def truncate(self, r: int) -> LowRank:
         a, s, b = torch.linalg.svd(self.m.double(), full_matrices=False)
@@ -122,6 +132,12 @@ class Delta:
             for name, term in delta.terms.items():
                 terms[name] = _sum(terms[name], term) if name in terms else term
         return Delta(terms, deltas[0].base if deltas else "")
+
+    def on(self, device_of: Callable[[str], torch.device]) -> Delta:
+        """The same change, each term on the device that its parameter's name gives; itself where it is there."""
+        terms = {name: term.on(device_of(name)) for name, term in self.terms.items()}
+        same = all(terms[name] is term for name, term in self.terms.items())
+        return self if same else Delta(terms, self.base, self.info)
 
     def norm(self) -> float:
         """Frobenius norm over all changed parameters."""

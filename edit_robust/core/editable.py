@@ -71,10 +71,13 @@ class Editable:
     transposed: names of bare parameters that are stored as [d_in, d_out] (open_clip's `visual.proj`, used as x @ proj);
         the orientation of everything else follows from the module that owns it.
 
-    `base` is a fingerprint of the unedited weights; `position` is the base followed by a hash of every change added
+    `base` is a fingerprint of the unedited model; `position` is the base followed by a hash of every change added
     since, so that two models at the same position hold the same bits. UserError for weights that cannot be changed.
+
+    older_bases: what earlier versions of this program called the same model.
     """
 
+    older_bases: tuple[str, ...] = ()
     net: nn.Module
     layers: Mapping[str, Layer]
     _pending: tuple[Delta, ...]  # changes of `patched` that `_position` does not count yet
@@ -89,6 +92,11 @@ class Editable:
         self._announced: Allowed | None = None  # by the innermost `held` block
         self._restored: Allowed | None = None  # by the innermost block of any kind
         self.base = self.position = fingerprint(net, layers)
+
+    def identify(self, *about: str) -> None:
+        """Let `base` depend on more than the weights: hashes of whatever else decides what the network answers."""
+        self.older_bases = (*self.older_bases, self.base)
+        self.base = self.position = hashlib.sha256("+".join([self.base, *about]).encode()).hexdigest()[:16]
 
     # -- parameters ------------------------------------------------------------------------------------------------
 
@@ -140,6 +148,8 @@ class Editable:
     def add(self, delta: Delta) -> None:
         """W <- W + delta, in float32 arithmetic rounded once to the parameter's type; moves `position`.
 
+        Factors are multiplied on the parameter's device, wherever they lie.
+
         UserError, with nothing changed, for a parameter or a shape that the model does not have, and inside `held` and
         `patched` for a parameter that would not be put back at the end of the block.
         """
@@ -160,7 +170,7 @@ class Editable:
     def _write(self, delta: Delta) -> None:
         for name, term in delta.terms.items():
             w = self.param(name).detach()
-            change = self.as_stored(name, term.dense().to(w.device))
+            change = self.as_stored(name, term.on(w.device).dense())
             w.add_(change) if w.dtype == change.dtype else w.copy_(w.to(change.dtype).add_(change))
 
     def snapshot(self, names: Iterable[str]) -> Snapshot:

@@ -1,25 +1,27 @@
 """The edits of a run: made once, kept, and given back bit for bit when the run goes on.
 
 Changes that are factors are kept one by one, and a walk is replayed by adding them again in the same order and with
-the same arithmetic. A dense change (fine-tuning) of every step would fill the disk: of a walk that stacks them, the
-weights after the newest edit are kept instead, and what is known about every edit as a line of its own.
+the same arithmetic, on the same device. A dense change (fine-tuning) of every step would fill the disk: of a walk that
+stacks them, the weights are kept now and then instead, so that writing takes a twentieth of the time, and what is known
+about every edit as a line of its own. A run that goes on puts the kept weights back and makes later edits again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from edit_robust.core import Delta, Editable, LowRank, UserError
 from edit_robust.core.editable import Snapshot
 from edit_robust.core.files import atomic_path
+from edit_robust.core.pace import Pace
 from edit_robust.editors.base import Edit
+from edit_robust.runs.checkpoints import ELSEWHERE, Check, keep_weights, kept_weights, put_weights
 from edit_robust.runs.files import TOTAL, WEIGHTS, append, as_line, read_lines
 from edit_robust.runs.folder import RunFolder
 
@@ -28,100 +30,35 @@ DENSE_BYTES = 4 << 30
 
 
 class EditLedger:
-    """Gives edits back, or makes and keeps them; see `trajectories.Ledger`. n: how many edits the run makes."""
+    """Gives edits back, or makes and keeps them; see `trajectories.Ledger`.
 
-    def __init__(self, folder: RunFolder, n: int) -> None:
-        self.folder, self.n = folder, n
-        self._at: dict[str, Any] | None = None
-        self._infos: dict[int, list[dict[str, float]]] | None = None
+    n: how many edits the run makes.   model: on whose devices changes are applied; None leaves them where they are.
+    """
+
+    def __init__(self, folder: RunFolder, n: int, model: Editable | None = None) -> None:
+        self.folder, self.n, self._model = folder, n, model
+        self._stack: Stack | None = None
 
     def measured(self, step: int) -> bool:
         return step in self.folder.done
 
-    def _delta_path(self, step: int) -> Path:
-        return self.folder.path / "deltas" / f"{step:06d}.safetensors"
-
-    def _carry_path(self, step: int) -> Path:
-        return self.folder.path / "state" / f"{step:06d}.safetensors"
-
-    def _kept(self, step: int) -> Edit | None:
-        path = self._delta_path(step)
-        if not path.exists():
-            return None
-        delta = Delta.load(path)
-        carry = load_file(self._carry_path(step)) if self._carry_path(step).exists() else {}
-        return Edit(delta, list(delta.info["edits"]), carry)
-
-    def _keep(self, step: int, edit: Edit) -> None:
-        self._keep_carry(step, edit)
-        Delta(edit.delta.terms, edit.delta.base, {**edit.delta.info, "edits": edit.info}).save(self._delta_path(step))
-
-    def _keep_carry(self, step: int, edit: Edit) -> None:
-        if edit.carry:
-            with atomic_path(self._carry_path(step)) as temporary:
-                save_file({k: v.detach().cpu().contiguous() for k, v in edit.carry.items()}, temporary)
-
     def independent(self, steps: Sequence[int], make: Callable[[], list[Edit]]) -> list[Edit]:
-        kept = [self._kept(step) for step in steps]
+        kept = [kept_edit(self.folder.path, step) for step in steps]
         if all(e is not None for e in kept):
-            return [e for e in kept if e is not None]
+            return [settled(e, self._model) for e in kept if e is not None]
         with self.folder.phase("edit"):
-            edits = make()
+            edits = [settled(e, self._model) for e in make()]
         for step, edit in zip(steps, edits, strict=True):
             if is_factored(edit.delta) or self.n * _bytes(edit.delta) <= DENSE_BYTES:
-                self._keep(step, edit)
+                keep_edit(self.folder.path, step, edit)
         return edits
 
-    def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
-        at = self._position()
-        if at is not None and step <= at["step"]:
-            return self._jumped(model, at, step)
-        edit = self._kept(step)
-        if edit is not None:
-            if edit.delta.terms and edit.delta.base != model.position:
-                raise UserError(
-                    f"{self._delta_path(step)} was made at other weights than this run's: the model or its files have "
-                    "changed since; use force=true to start anew"
-                )
-            model.add(edit.delta)
-            return edit
-        with self.folder.phase("edit"):
-            edit = make()
-        if is_factored(edit.delta):
-            self._keep(step, edit)
-            model.add(edit.delta)
-        else:
-            model.add(edit.delta)
-            self._keep_weights(model, step, edit)
-        return edit
-
-    def _position(self) -> dict[str, Any] | None:
-        """Where the kept weights stand, and what is known of the edits up to there; None where none are kept."""
-        if self._infos is None:
-            self._at = kept_weights(self.folder.path)
-            lines = read_lines(self.folder.path / "state" / "edits.jsonl")
-            self._infos = {line["step"]: line["info"] for line in lines}
-        return self._at
-
-    def _keep_weights(self, model: Editable, step: int, edit: Edit) -> None:
-        state = self.folder.path / "state"
-        self._keep_carry(step, edit)
-        append(state / "edits.jsonl", as_line({"step": step, "info": edit.info}))
-        about = {"step": step, "base": model.base, "position": model.position, "norms": edit.delta.norms()}
-        tensors = {name: model.param(name).detach().cpu().contiguous() for name in edit.delta.terms}
-        with atomic_path(state / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata={"edit-robust": json.dumps(about)})
-
-    def _jumped(self, model: Editable, at: dict[str, Any], step: int) -> Edit:
-        """An edit up to the kept weights: the last one brings the model there, those before it change nothing."""
-        assert self._infos is not None
-        kept = self._kept(step)  # a refused one
-        info = kept.info if kept else self._infos[step]
-        carry = load_file(self._carry_path(step)) if self._carry_path(step).exists() else {}
-        if step < at["step"]:
-            return Edit(Delta({}, model.position), info, carry)
-        put_weights(self.folder.path, model, at)
-        return Edit(Delta({}, model.position, {"norms": at["norms"]}), info, carry)
+    def advance(
+        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+    ) -> Edit:
+        if self._stack is None:
+            self._stack = Stack(self.folder, model)
+        return self._stack.advance(step, make, check, last)
 
     def keep_total(self, before: Snapshot, model: Editable) -> None:
         """Of a walk of dense changes, keep the whole change as one."""
@@ -134,6 +71,152 @@ class EditLedger:
                 model.difference(before).save(total)
             finally:
                 model.restore(now)
+
+
+class Stack:
+    """The edits of one walk on top of each other, from the unedited model or from kept weights on.
+
+    Weights are kept (dense changes only) when editing since the last time has taken twenty times as long as keeping
+    them; at checks of past edits the time of evaluating counts, too; and always after the last edit.
+    """
+
+    def __init__(self, folder: RunFolder, model: Editable) -> None:
+        self.folder, self.path, self.model = folder, folder.path, model
+        self.start = kept_weights(self.path) or {"step": 0}
+        self.known = {line["step"]: line for line in read_lines(self.path / "state" / "edits.jsonl")}
+        self.check = Check(self.path)
+        self.changed: set[str] = set()
+        self.dense = self.start["step"] > 0  # whether the walk has made dense changes
+        self.unkept = False  # whether there are changes that no kept weights hold
+        self.editing, self.kept_at = 0.0, time.monotonic()
+        self.pace: Pace | None = None
+
+    def advance(self, step: int, make: Callable[[], Edit], check: bool, last: bool) -> Edit:
+        """See `EditLedger.advance`."""
+        if step < self.start["step"]:
+            return self._passed(step)
+        if step == self.start["step"]:
+            edit = self._jumped(step)
+        else:
+            edit = self._made(step, make)
+            self.changed |= set(edit.delta.terms)
+            self.unkept |= bool(edit.delta.terms)
+            if self.dense and self.unkept and (last or self._due(check)):
+                self._keep_weights(step, edit)
+        if check or last:
+            self.check.at(self.model, step, self.changed)
+        return edit
+
+    def _passed(self, step: int) -> Edit:
+        """An edit before the kept weights: its change is not there any more."""
+        kept = kept_edit(self.path, step)  # a refused one
+        return Edit(Delta({}, self.model.position), kept.info if kept else self.known[step]["info"], self._carry(step))
+
+    def _jumped(self, step: int) -> Edit:
+        """The edit behind which the kept weights stand."""
+        edit = self._passed(step)
+        self.changed = put_weights(self.path, self.model, self.start)
+        return replace(edit, delta=Delta({}, self.model.position, {"norms": self.start["norms"]}))
+
+    def _carry(self, step: int) -> dict[str, Any]:
+        path = _carry_path(self.path, step)
+        return load_file(path) if path.exists() else {}
+
+    def _made(self, step: int, make: Callable[[], Edit]) -> Edit:
+        """Add the kept change; else make the edit, keep what is to be kept of it, and add it."""
+        began = time.monotonic()
+        kept = kept_edit(self.path, step)
+        if kept is not None:
+            edit = settled(kept, self.model)
+            if edit.delta.terms and edit.delta.base != self.model.position:
+                raise UserError(
+                    f"{_delta_path(self.path, step)} was made at other weights than this run's: the model or its files "
+                    "have changed since; use force=true to start anew"
+                )
+            self.model.add(edit.delta)
+            return edit
+        with self.folder.phase("edit"):
+            edit = settled(make(), self.model)
+        if is_factored(edit.delta):
+            keep_edit(self.path, step, edit)
+            self.model.add(edit.delta)
+        else:
+            self.dense = True
+            self.model.add(edit.delta)
+            self._note(step, edit)
+        self.editing += time.monotonic() - began
+        return edit
+
+    def _note(self, step: int, edit: Edit) -> None:
+        """Keep what is known about an edit whose change is not kept. UserError where it was made before, and came out
+        as another one."""
+        known = self.known.get(step)
+        if known is None:
+            _keep_carry(self.path, step, edit)
+            line = {"step": step, "info": edit.info, "position": self.model.position}
+            append(self.path / "state" / "edits.jsonl", as_line(line))
+        elif known["position"] != self.model.position:
+            raise UserError(
+                f"{self.path.name}: edit {step} was made again and is not the one that this run had. {ELSEWHERE}"
+            )
+
+    def _due(self, check: bool) -> bool:
+        if self.pace is None:
+            self.pace = Pace.for_bytes(sum(self.model.param(n).nbytes for n in self.changed))
+        return self.pace.due(time.monotonic() - self.kept_at if check else self.editing)
+
+    def _keep_weights(self, step: int, edit: Edit) -> None:
+        norms = edit.delta.norms()
+        about = {"step": step, "base": self.model.base, "position": self.model.position, "norms": norms}
+        self.pace = self.pace or Pace(0.0)
+        with self.pace.writing():
+            keep_weights(self.path, self.model, self.changed, about)
+        self.unkept, self.editing, self.kept_at = False, 0.0, time.monotonic()
+
+
+def settled(edit: Edit, model: Editable | None) -> Edit:
+    """The edit as its files give it back: the change on the devices of the parameters, what it carries on the CPU.
+
+    Made now or read from a file, it then goes through the same operations on the same device, with the same bits.
+    """
+    carry = {k: v.detach().cpu().contiguous() for k, v in edit.carry.items()}
+    delta = edit.delta if model is None else edit.delta.on(lambda name: model.param(name).device)
+    same = delta is edit.delta and all(
+        v.device.type == "cpu" and v.is_contiguous() and not v.requires_grad for v in edit.carry.values()
+    )
+    return edit if same else replace(edit, delta=delta, carry=carry)
+
+
+# -- edits as files ------------------------------------------------------------------------------------------------
+
+
+def _delta_path(path: Path, step: int) -> Path:
+    return path / "deltas" / f"{step:06d}.safetensors"
+
+
+def _carry_path(path: Path, step: int) -> Path:
+    return path / "state" / f"{step:06d}.safetensors"
+
+
+def kept_edit(path: Path, step: int) -> Edit | None:
+    """An edit as it was kept in a run's folder; None where its change was not."""
+    file, carried = _delta_path(path, step), _carry_path(path, step)
+    if not file.exists():
+        return None
+    delta = Delta.load(file)
+    return Edit(delta, list(delta.info["edits"]), load_file(carried) if carried.exists() else {})
+
+
+def keep_edit(path: Path, step: int, edit: Edit) -> None:
+    """Keep an edit with its change."""
+    _keep_carry(path, step, edit)
+    Delta(edit.delta.terms, edit.delta.base, {**edit.delta.info, "edits": edit.info}).save(_delta_path(path, step))
+
+
+def _keep_carry(path: Path, step: int, edit: Edit) -> None:
+    if edit.carry:
+        with atomic_path(_carry_path(path, step)) as temporary:
+            save_file({k: v.detach().cpu().contiguous() for k, v in edit.carry.items()}, temporary)
 
 
 def is_factored(delta: Delta) -> bool:
@@ -176,25 +259,10 @@ def replay(path: Path, model: Editable, name: str) -> None:
     """
     weights = kept_weights(path)
     made = [] if weights else stacked(path)
-    if (weights["base"] if weights else made[0].base) != model.position:
+    edited = weights["base"] if weights else made[0].base
+    if model.position != model.base or edited not in (model.base, *model.older_bases):
         raise UserError(f"this is not the model that {path.name} edited ({name}): other weights")
     for delta in made:
         model.add(delta)
     if weights:
         put_weights(path, model, weights)
-
-
-def kept_weights(path: Path) -> dict[str, Any] | None:
-    """What is known about the weights that a run of dense changes keeps: step, base, position, norms."""
-    if not (path / "state" / WEIGHTS).exists():
-        return None
-    with safe_open(str(path / "state" / WEIGHTS), framework="pt") as f:
-        return dict(json.loads(f.metadata()["edit-robust"]))
-
-
-def put_weights(path: Path, model: Editable, about: Mapping[str, Any]) -> None:
-    """Copy a run's kept weights into the model."""
-    with torch.no_grad():
-        for name, value in load_file(path / "state" / WEIGHTS).items():
-            model.param(name).copy_(value)
-    model.position = about["position"]

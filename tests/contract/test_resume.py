@@ -23,7 +23,7 @@ from edit_robust.config import launch
 from edit_robust.core.delta import Delta
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.runs import ledger
+from edit_robust.runs import checkpoints
 from edit_robust.runs import reader as runs
 from edit_robust.runs.reader import Run
 
@@ -203,7 +203,7 @@ def test_a_full_disk(after: int, say: CommandLine, quick: Quick, loaded: CausalL
 def test_a_full_disk_as_safetensors_and_numpy_say_it(say: CommandLine, quick: Quick, loaded: CausalLM) -> None:
     for where, name, error in (
         (
-            ledger,
+            checkpoints,
             "save_file",
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         ),

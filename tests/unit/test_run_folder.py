@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from edit_robust.core import Column, Delta, Dense, LowRank, Record, Scores, UserError
+from edit_robust.core import Column, Delta, Dense, Editable, Layer, LowRank, Record, Scores, UserError
+from edit_robust.core import pace as pace_module
 from edit_robust.editors.base import Carried, Edit, State
 from edit_robust.evaluate.summary import RecordsAlone, columns_of
 from edit_robust.runs import ledger as ledger_module
@@ -210,3 +212,61 @@ def test_what_edits_carry_on_is_only_ever_extended() -> None:
     state = State(("w",), None)
     assert state.after(Edit(Delta({}), [{}])) is state
     assert list(state.after(Edit(Delta({}), [{}], first)).carried) == [first]
+
+
+# -- walks of dense changes ----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that pass when the test says so, for whatever asks the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        for module, name in ((ledger_module.time, "monotonic"), (pace_module.time, "perf_counter")):
+            monkeypatch.setattr(module, name, lambda: self.now)
+
+
+def walk(
+    store: RunFolder, monkeypatch: pytest.MonkeyPatch, n: int, every: int, seconds: dict[str, float]
+) -> tuple[list[int], float]:
+    """`n` dense edits, each checked where a multiple of `every` is reached. -> when weights were kept; time in all"""
+    clock, kept = Clock(monkeypatch), list[int]()
+
+    def keep(path: Path, model: Editable, names: object, about: dict[str, int]) -> None:
+        clock.now += seconds["writing"]
+        kept.append(about["step"])
+
+    def edit() -> Edit:
+        clock.now += seconds["editing"]
+        return Edit(Delta({"0.weight": Dense(torch.ones(3, 2))}, "x"), [{"refused": 0.0}])
+
+    monkeypatch.setattr(ledger_module, "keep_weights", keep)
+    net = nn.Sequential(nn.Linear(2, 3, bias=False)).requires_grad_(False)
+    model = Editable(net, {"0": Layer("0", 0, "linear", net[0])})
+    with store.session(CONFIG, "cpu"):
+        ledger = EditLedger(store, n, model)
+        for step in range(1, n + 1):
+            ledger.advance(model, step, edit, check=step % every == 0, last=step == n)
+            clock.now += seconds["evaluating"] * (step % every == 0)
+    lines = (store.path / "state" / "edits.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, n + 1)), "a line an edit, whatever is kept"
+    return kept, clock.now
+
+
+def test_keeping_weights_takes_a_twentieth_of_the_time(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-J on a slow disk: two seconds for the weights of a projection, one for an edit."""
+    times = {"editing": 1.0, "writing": 2.0, "evaluating": 0.0}
+    kept, seconds = walk(store, monkeypatch, 1000, 2000, times)
+    assert kept == [*range(1, 1000, 40), 1000], "the first time tells how slow the disk is"
+    assert 2.0 * len(kept) / seconds < 0.055 and len(kept) * 268e6 < 10e9, "268 GB where every edit writes them"
+
+
+def test_weights_are_kept_at_checks_that_take_long(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"editing": 1.0, "writing": 2.0, "evaluating": 60.0}
+    kept, seconds = walk(store, monkeypatch, 200, 20, times)
+    assert set(range(40, 201, 20)) <= set(kept) and 2.0 * len(kept) / seconds < 0.05
+
+
+def test_quick_writing_is_done_often(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, _ = walk(store, monkeypatch, 50, 100, {"editing": 1.0, "writing": 0.01, "evaluating": 0.0})
+    assert kept == list(range(1, 51))

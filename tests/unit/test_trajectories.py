@@ -53,7 +53,9 @@ class PaperLedger:
         self.made += list(steps)
         return make()
 
-    def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
+    def advance(
+        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+    ) -> Edit:
         self.made.append(step)
         edit = make()
         model.add(edit.delta)
@@ -217,7 +219,9 @@ def test_going_on_skips_what_has_been_measured(model: Editable) -> None:
 
 def test_norms_that_were_kept_stand_for_the_change(model: Editable) -> None:
     class Kept(PaperLedger):
-        def advance(self, model: Editable, step: int, make: Callable[[], Edit]) -> Edit:
+        def advance(
+            self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+        ) -> Edit:
             edit = super().advance(model, step, make)
             return Edit(Delta({}, "", {"norms": {"0.weight": 42.0}}), edit.info)
 
