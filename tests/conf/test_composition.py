@@ -58,6 +58,7 @@ def _all_choices_once() -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", _all_choices_once(), ids=" ".join)
 def test_every_choice_composes_and_binds(given: list[str]) -> None:
     values = check(compose([*given, *(more for one in given for more in NEEDED.get(one, []))]))

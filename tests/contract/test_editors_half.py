@@ -17,6 +17,8 @@ from edit_robust.editors.language.helpers.masters import Masters
 from edit_robust.evaluate.statistics.weights import drift
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 Checkpoint = Callable[[str], Path]
 TinyModel = Callable[[str], CausalLM]
 #: In nats of the target's log-probability: how far rounding moves what an edit gains (bfloat16 has 8 bits).

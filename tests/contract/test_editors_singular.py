@@ -19,6 +19,8 @@ from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runner import Experiment
 
+pytestmark = pytest.mark.slow
+
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
 

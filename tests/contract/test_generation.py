@@ -46,6 +46,7 @@ def by_hand(model: CausalLM, prompt: str, n: int) -> str:
     return model.text.decode(ids)[len(model.text.decode(ids[:start])) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", SHOTS])
 def test_greedy_text_is_that_of_whole_forward_passes(model: CausalLM, prefix: str) -> None:
     want = [by_hand(model, f"{prefix}{p}", 12) for p in PROMPTS]

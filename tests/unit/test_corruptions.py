@@ -48,6 +48,7 @@ def test_bits_of_imagecorruptions(name: str, height: int, width: int, seed: int)
         np.testing.assert_array_equal(got, expected, err_msg=f"{name} at severity {severity}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ALL if n != "glass_blur"])
 def test_bits_of_imagecorruptions_at_full_size(name: str) -> None:
     skip_unless_repairable()

@@ -156,6 +156,7 @@ def test_corruptions_go_along_alpha_and_by_severity(runs: list[RunData]) -> None
     assert corruptions.families(["fog", "rain", "snow"]) == {"weather": ["snow", "fog"], "other": ["rain"]}
 
 
+@pytest.mark.slow
 def test_effective_robustness_needs_reference_models(runs: list[RunData]) -> None:
     assert applies(effective, runs) and not applies(effective, sweep())
     table = effective.reference(runs)
