@@ -261,7 +261,9 @@ def replay(path: Path, model: Editable, name: str) -> None:
     made = [] if weights else stacked(path)
     edited = weights["base"] if weights else made[0].base
     if model.position != model.base or edited not in (model.base, *model.older_bases):
-        raise UserError(f"this is not the model that {path.name} edited ({name}): other weights")
+        raise UserError(
+            f"this is not the model that {path.name} edited ({name}): other weights, or another config or tokenizer"
+        )
     for delta in made:
         model.add(delta)
     if weights:
