@@ -38,6 +38,7 @@ def can(abilities: Abilities) -> set[str]:
     return {name for name in EVERYTHING if getattr(abilities, name)}
 
 
+@pytest.mark.slow
 def test_every_architecture_in_every_type_takes_the_fast_paths(typed: CausalLM) -> None:
     missing = {"projections"} if typed.name == "gemma2" else set()
     assert typed.fast and can(typed.abilities) == EVERYTHING - missing

@@ -257,7 +257,7 @@ def test_the_facts_are_what_they_say(tiny_model: Callable[[str], CausalLM]) -> N
     assert len(text.encode(FACTS[2].subject)) == 1 and text.last_of(text.spans([FACTS[2].prompt])[0][1], 3) == 0
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rome_is_the_plain_one(pair: Any, plain: bool) -> None:
     editor = Rome(fast=not plain, **pair.options)
     state = editor.prepare(pair.model, [pair.model.layer_at(1).name], None, pair.work)  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from edit_robust.core.errors import UserError
 from edit_robust.shifts import ALL, CORRUPTIONS, EXTRA, corrupt, corrupt_many, seed_of
 from edit_robust.shifts.images import weather as weather_module
 
+pytestmark = pytest.mark.slow
+
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -35,7 +37,6 @@ def skip_unless_repairable() -> None:
         pytest.skip(str(e))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(("height", "width", "seed"), [(48, 48, 0), (57, 36, 1)])
 def test_bits_of_imagecorruptions(name: str, height: int, width: int, seed: int) -> None:
@@ -48,7 +49,6 @@ def test_bits_of_imagecorruptions(name: str, height: int, width: int, seed: int)
         np.testing.assert_array_equal(got, expected, err_msg=f"{name} at severity {severity}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ALL if n != "glass_blur"])
 def test_bits_of_imagecorruptions_at_full_size(name: str) -> None:
     skip_unless_repairable()
@@ -132,7 +132,6 @@ def test_seeds_depend_on_what_is_corrupted_alone() -> None:
     assert all(0 <= s < 2**32 for s in others)
 
 
-@pytest.mark.slow
 def test_any_number_of_workers_and_any_order_give_the_same() -> None:
     images = [picture(32 + i, 40, i) for i in range(5)]
     ids = [f"image-{i}" for i in range(5)]
