@@ -14,13 +14,20 @@ from typing import Any, Protocol
 from edit_robust.core import Delta, Editable, Request, UserError
 from edit_robust.editors.base import Edit, Editor, State, edit_each_or_refuse, edit_or_refuse
 
+#: Times that past edits are asked all questions in a sequence, unless `trajectory.every_full` says otherwise.
+FULL_CHECKS = 10
+
 
 @dataclass(frozen=True)
 class Scope:
-    """Some of the requests, to be evaluated at a point: the scope's name (see `core.data.SCOPES`) and their indices."""
+    """Some of the requests, to be evaluated at a point: the scope's name (see `core.data.SCOPES`) and their indices.
+
+    probes: the kinds of questions to ask about them, by name; None: all there are.
+    """
 
     name: str
     requests: Sequence[int]
+    probes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,9 @@ def _with_requests(edit: Edit, requests: Sequence[int]) -> tuple[tuple[int, dict
     return tuple(zip(requests, edit.info, strict=True))
 
 
-def _check_every(every: int) -> int:
+def _check_every(every: int, name: str = "every") -> int:
     if every < 1:
-        raise UserError(f"trajectory.every={every} must be at least 1")
+        raise UserError(f"trajectory.{name}={every} must be at least 1")
     return every
 
 
@@ -177,11 +184,22 @@ class Batch:
 
 
 class Sequential:
-    """Edits stack up, `batch_size` at a time, and are never undone. Every `every` edits all past ones are asked."""
+    """Edits stack up, `batch_size` at a time, and are never undone.
 
-    def __init__(self, name: str = "sequential", every: int = 10, batch_size: int = 1) -> None:
+    Every `every` edits all past ones are asked their own question (the probe `edit`), which is what forgetting is
+    computed from. Every `every_full` edits, and at the end, they are asked all questions; None: ten times a run.
+    """
+
+    def __init__(
+        self, name: str = "sequential", every: int = 10, batch_size: int = 1, every_full: int | None = None
+    ) -> None:
         _check_batch(batch_size)
         self.name, self.every, self.batch_size = name, _check_every(every), batch_size
+        self.every_full = None if every_full is None else _check_every(every_full, "every_full")
+
+    def full_every(self, n: int) -> int:
+        """Of n requests, after how many past ones are asked everything: a multiple of `every` unless it was given."""
+        return self.every_full or self.every * max(1, -(-n // (FULL_CHECKS * self.every)))
 
     def points(self, n: int) -> int:
         return -(-n // self.batch_size) + 1
@@ -198,9 +216,10 @@ class Sequential:
                     continue
                 done = some[-1] + 1
                 last = done == n
-                due = last or _crosses(some, self.every)
+                full = last or _crosses(some, self.full_every(n))
+                due = full or _crosses(some, self.every)
                 scopes = [Scope("at-edit", some)]
-                scopes += [Scope("retention", range(done))] if due else []
+                scopes += [Scope("retention", range(done), None if full else ("edit",))] if due else []
                 scopes += [Scope("final", range(n))] if last else []
                 edits = _with_requests(edit, some)
                 so_far = partial(model.difference, before)

@@ -40,6 +40,11 @@ class Answers(Measure):
         self.questions = Questions(setting.requests, task.probes(setting.requests))
         self._scorer = model.scorer(self.questions.examples, setting.changes)
 
+    def notes(self) -> Mapping[str, Any]:
+        """How the questions are run, where the model tells: from where on, and why not from later on."""
+        how = getattr(self._scorer, "how", "")
+        return {"questions": how} if how else {}
+
     def examples(self) -> list[dict[str, Any]]:
         return self.questions.lines()
 
@@ -47,7 +52,7 @@ class Answers(Measure):
         records: list[Record] = []
         arrays: dict[str, np.ndarray] = {}
         for scope in point.scopes:
-            index = self.questions.rows(scope.requests)
+            index = self.questions.rows(scope.requests, scope.probes)
             scores = self._scorer.score(index.tolist())
             arrays[f"{scope.name}|index"] = index.astype(np.int32)
             arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
@@ -70,8 +75,8 @@ class Answers(Measure):
         """Rates in percent.
 
         ES, PS, NS, S: each edit right after it was made (the last alpha of an interpolation). `unedited_`,
-        `retention_` (the last check) and `final_` are the same at other moments. `_acc`: argmax, `_token_acc`: share of
-        right tokens.
+        `retention_` (the last check that asked every probe) and `final_` are the same at other moments. `_acc`: argmax,
+        `_token_acc`: share of right tokens.
         """
         # Numbers about all requests of a scope; those of images stand under a request each.
         records = results.records[results.records.request == ""]
@@ -89,10 +94,11 @@ class Answers(Measure):
 
 
 def _rates(some: pd.DataFrame, prefix: str, latest: bool) -> dict[str, float]:
-    """Means over the scope's points, weighted by n; or the last point alone."""
+    """Means over the scope's points, weighted by n; or the last point with all of its probes alone."""
     out: dict[str, float] = {}
     if latest and len(some):
-        some = some[some.step == some.step.max()]
+        asked = some.groupby("step").probe.nunique()
+        some = some[some.step == asked[asked == asked.max()].index.max()]
     for metric, suffix in _METRICS.items():
         for probe, short in _PROBES.items():
             rows = some[(some.probe == probe) & (some.metric == metric)]
@@ -151,9 +157,10 @@ class Questions:
             for e in p.examples
         ]
 
-    def rows(self, requests: Sequence[int]) -> np.ndarray:
-        """Numbers of the questions about some requests, given by their indices."""
-        return np.array([row for r in requests for row in self._rows_of[r]], dtype=int)
+    def rows(self, requests: Sequence[int], probes: Sequence[str] | None = None) -> np.ndarray:
+        """Numbers of the questions about some requests, given by their indices; of some probes, or of all."""
+        found = np.array([row for r in requests for row in self._rows_of[r]], dtype=int)
+        return found if probes is None else found[np.isin(self._probe_of[found], probes)]
 
     def answered(self, outcomes: Mapping[str, np.ndarray], scope: str) -> Answered:
         """A scope's answers from what `Answers` keeps of a point: the same numbers now and when read back later."""

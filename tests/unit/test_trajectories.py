@@ -159,6 +159,36 @@ def test_sequential(model: Editable, size: int, every: int, steps: int, due: lis
     assert len(set(editor.positions)) == steps and editor.positions[0] == model.base
 
 
+@pytest.mark.parametrize(
+    ("n", "every", "every_full", "size", "edit_only", "full"),
+    [
+        (7, 2, 4, 1, [2, 6], [4, 7]),
+        (7, 2, 3, 1, [2, 4], [3, 6, 7]),  # a full check is a check, wherever it falls
+        (7, 1, 7, 1, [1, 2, 3, 4, 5, 6], [7]),
+        (7, 3, 1, 1, [], [1, 2, 3, 4, 5, 6, 7]),
+        (7, 2, 4, 3, [3], [6, 7]),
+        (7, 2, 100, 1, [2, 4, 6], [7]),
+        (7, 2, None, 1, [], [2, 4, 6, 7]),  # no more than ten checks in all
+        (25, 1, None, 1, [i for i in range(1, 25) if i % 3], [3, 6, 9, 12, 15, 18, 21, 24, 25]),
+        (25, 2, None, 1, [2, 6, 10, 14, 18, 22], [4, 8, 12, 16, 20, 24, 25]),
+    ],
+)
+def test_past_edits_are_asked_everything_more_seldom(
+    model: Editable, n: int, every: int, every_full: int | None, size: int, edit_only: list[int], full: list[int]
+) -> None:
+    requests = [Request(str(i), "{} is", "a", "b", f"s{i}") for i in range(n)]
+    walked = Sequential(every=every, every_full=every_full, batch_size=size)
+    checks: dict[int, Any] = {}
+    for p in walked.walk(model, PaperEditor(), State(("0",)), requests, PaperLedger()):
+        assert all(s.probes is None for s in p.scopes if s.name != "retention")
+        for s in p.scopes:
+            if s.name == "retention":
+                assert list(s.requests) == list(range(p.n_edits)) and p.whole
+                checks[p.n_edits] = s.probes
+    assert [k for k, probes in checks.items() if probes == ("edit",)] == edit_only
+    assert [k for k, probes in checks.items() if probes is None] == full
+
+
 def test_interpolation(model: Editable) -> None:
     alphas = [0.0, 0.25, 1.0]
     for editor, stack in (
@@ -240,6 +270,7 @@ def test_settings_that_make_no_sense() -> None:
     for make in (
         lambda: Single(every=0),
         lambda: Sequential(every=-1),
+        lambda: Sequential(every_full=0),
         lambda: Sequential(batch_size=0),
         lambda: Batch(batch_size=0),
         lambda: Interpolate(batch_size=-2),
