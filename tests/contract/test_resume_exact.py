@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.runs import KilledError, go, override, prepared, records
+from helpers.runs import KilledError, go, made_until, override, prepared, records
 
 import edit_robust
 from edit_robust.core import Delta, LowRank
@@ -20,6 +20,8 @@ from edit_robust.editors.language.memit import Memit
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runs import checkpoints, ledger
 from edit_robust.runs.reader import Run
+
+pytestmark = pytest.mark.slow
 
 Quick = Callable[..., list[str]]
 TinyModel = Callable[[str], CausalLM]
@@ -39,21 +41,6 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(ledger, "keep_weights", noted)
     monkeypatch.setattr(Pace, "due", lambda self, worked: asked.append(worked) or len(asked) % 3 == 0)
     yield steps
-
-
-def made_until(editor: type, at: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the edit of request `at` be killed. -> the requests whose edits are made, as they are made"""
-    made: list[str] = []
-    edit = editor.edit  # type: ignore[attr-defined]
-
-    def dies(self: Any, model: Any, requests: Any, state: Any) -> Any:
-        if requests[0].id == str(at):
-            raise KilledError
-        made.append(requests[0].id)
-        return edit(self, model, requests, state)
-
-    monkeypatch.setattr(editor, "edit", dies)
-    return made
 
 
 @pytest.mark.parametrize("at", [2, 3, 5, 9])

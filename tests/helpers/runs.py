@@ -144,5 +144,20 @@ def fuse(after: int, half: bool = False, error: BaseException | None = None) -> 
         yield
 
 
+def made_until(editor: type, at: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the edit of request `at` be killed. -> the requests whose edits are made, as they are made"""
+    made: list[str] = []
+    edit = editor.edit  # type: ignore[attr-defined]
+
+    def dies(self: Any, model: Any, requests: Any, state: Any) -> Any:
+        if requests[0].id == str(at):
+            raise KilledError
+        made.append(requests[0].id)
+        return edit(self, model, requests, state)
+
+    monkeypatch.setattr(editor, "edit", dies)
+    return made
+
+
 def value_of(options: list[str], key: str) -> Any:
     return next(o.partition("=")[2] for o in options if o.startswith(f"{key}="))
