@@ -29,6 +29,7 @@ class ImageSet:
     shift:   "none", or the natural shift that the images are themselves: rendition, imagenet-r, ...
     classes: classes that the answer is chosen among (ImageNet-R and -A have 200); None: all.
     source:  which data this is, as a stamp on results.
+    benchmark: "imagenet" where the labels are ImageNet's 1000 classes, which its normalisers are made for; "": another.
     """
 
     probe: str
@@ -39,6 +40,7 @@ class ImageSet:
     shift: str = "none"
     classes: tuple[int, ...] | None = None
     source: str = ""
+    benchmark: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,42 +1,55 @@
 """What an image classifier answers: the edit's images and the original task's, clean and shifted.
 
-Points are kept until the walk ends (or memory is short) and then measured together: every batch of images is decoded
-and corrupted once, what lies below the edited layer runs once, and every edited model answers it. What has been
-measured is kept shard by shard, so that a kill costs one shard.
+Points are kept until the walk ends (or memory is short) and then measured together: every shard of images is decoded
+once and corrupted once a variant, what lies below the edited layer runs once, and every edited model answers it. What
+has been answered is on disk variant by variant: a kill costs one variant of one shard, and memory never holds more.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.data import Column, ImageRequest, Record
 from edit_robust.core.errors import UserError
-from edit_robust.core.files import atomic_path
-from edit_robust.core.images import ImageSet, Key
-from edit_robust.core.work import Advance
+from edit_robust.core.images import ImageSet, Key, Pixels
 from edit_robust.evaluate import columns_images as describe
+from edit_robust.evaluate.answer_store import AnswerStore, Group, Place, PointAnswers, answer_bytes
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
 from edit_robust.evaluate.image_keepsakes import keep_reference, keep_triples
-from edit_robust.evaluate.image_numbers import numbers
+from edit_robust.evaluate.image_numbers import IMAGENET, numbers
+from edit_robust.evaluate.image_shards import SHARD_BYTES, Shard, shard_size, shards, shown
 from edit_robust.evaluate.leaks import leaks
 from edit_robust.shifts.images.variants import Shifting, ShiftOptions, Variant, read_corruptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edit_robust.core.delta import Delta
     from edit_robust.models.base import LogitsAlong
     from edit_robust.tasks.base import Images
     from edit_robust.trajectories import Point
 
-SHARD = 64  # images of a set that are measured at once, for all variants and points
-KEPT_BYTES, KEPT_POINTS = 2 << 30, 512
-Predictions = dict[Key, tuple[np.ndarray, np.ndarray]]  # predicted class, log-probability of the right one
+#: Points that are measured together: as many as their changes fit into memory, their answers on disk (bytes).
+KEPT_BYTES, KEPT_ANSWERS, KEPT_POINTS = 2 << 30, 4 << 30, 512
+JUDGED = 1 << 22  # logits that are judged at once
+TRIED = 64  # images on which a lower precision is compared with float32
+
+
+@runtime_checkable
+class TellsPrecision(Protocol):
+    """A model that knows of a lower precision."""
+
+    def precision_note(self, images: Callable[[], Sequence[Pixels]]) -> str | None:
+        """What it does to answers about these images; None where there is nothing to tell."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,17 @@ class Waiting:
 
     point: Point
     delta: Delta
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Edited models that a set is asked at, as lines through weight space: each change with its alphas.
+
+    places: for each of the models, in the order of the kept points, the number of its line.
+    """
+
+    along: Sequence[tuple[Delta, Sequence[float]]]
+    places: Sequence[int]
 
 
 class ImageAnswers(Measure):
@@ -68,11 +92,16 @@ class ImageAnswers(Measure):
         self.sets: list[ImageSet] = task.image_sets(setting.requests)
         cache = setting.work.cache / "corrupted"
         self.shifting = Shifting.of(self.corruptions, self.options, cache, self.model.size)
+        self._each = sum(len(x) * len(self.shifting.variants(x)) for x in self.sets)  # answers of a point
+        self._skip_small_store()
         self._check_labels()
         self._targets = [np.asarray(x.labels, dtype=np.int64) for x in self.sets]
         self._waiting: list[Waiting] = []
         done = [p["step"] for p in setting.run.points]
-        self._unedited: Predictions | None = setting.run.predictions(0) if 0 in done else None
+        begun = Group.begun(self._shards)
+        self._begun = begun if begun and begun.stamp == self.shifting.stamp else None
+        self._left = set(self._begun.steps) - set(done) if self._begun else set()
+        self._before: dict[Key, np.ndarray] = setting.run.right(0) if 0 in done else {}  # what was answered right
         if not done:
             keep_triples(setting.run.path, self.requests, self.model)
             keep_reference(setting.run.path, setting.task)
@@ -91,6 +120,14 @@ class ImageAnswers(Measure):
                     f"{model.n_classes} classes, 0 to {model.n_classes - 1}"
                 )
 
+    def _skip_small_store(self) -> None:
+        """Keep no corrupted images where the store would throw each away before it is read again."""
+        many = sum(len(x) * sum(v.severity > 0 for v in self.shifting.variants(x)) for x in self.sets)
+        self._wanted_gb = many * 3 * self.model.size**2 / 1e9
+        self._store_skipped = self.shifting.store is not None and self._wanted_gb > self.options.store_gb
+        if self._store_skipped:
+            self.shifting = replace(self.shifting, store=None)
+
     def examples(self) -> list[dict[str, Any]]:
         return [
             {
@@ -106,7 +143,16 @@ class ImageAnswers(Measure):
         ]
 
     def notes(self) -> Mapping[str, Any]:
-        return {"data": sorted({x.source for x in self.sets if x.source}), "corruption": self.shifting.stamp}
+        found = {"data": sorted({x.source for x in self.sets if x.source}), "corruption": self.shifting.stamp}
+        if self._store_skipped:
+            limit = f"shifts.store_gb={self.options.store_gb:g}"
+            found["store"] = f"corrupted images are not kept: they are {self._wanted_gb:.0f} GB, and {limit}"
+        original = self.sets[0]
+        if isinstance(self.model, TellsPrecision):
+            some = range(min(TRIED, len(original)))
+            if note := self.model.precision_note(lambda: [original.load(i) for i in some]):
+                found["precision"] = note
+        return found
 
     # -- points ------------------------------------------------------------------------------------------------------
 
@@ -116,38 +162,77 @@ class ImageAnswers(Measure):
 
     @property
     def full(self) -> bool:
+        n, steps = len(self._waiting), {w.point.step for w in self._waiting}
+        if self._left and self._begun and steps <= set(self._begun.steps):  # the rest of a group that was begun
+            return self._left <= steps
         kept = sum(x.numel() * 4 for d in self._directions()[0] for t in d.terms.values() for x in t.tensors().values())
-        return kept > KEPT_BYTES or len(self._waiting) >= KEPT_POINTS
+        answers = n * self._each * answer_bytes(self.model.n_classes)
+        return kept > KEPT_BYTES or answers > KEPT_ANSWERS or n >= KEPT_POINTS
 
     def flush(self) -> list[Measured]:
-        """Measure the kept points, starting from the unedited weights wherever the walk stands."""
+        """Measure the kept points, starting from the unedited weights wherever the walk stands.
+
+        The arrays of a point are read from disk when they are asked for; they stay there until `done`.
+        """
         if not self._waiting:
             return []
+        group = self._group()
+        store = AnswerStore(self._shards, self.model.n_classes)
         try:
             with self.model.at_base(self.setting.before.values):
-                predictions = self._measure()
+                self._answer(store, group)
         finally:
             self.shifting.close()
         measured = []
-        for waiting, got in zip(self._waiting, predictions, strict=True):
-            if waiting.point.step == 0:
-                self._unedited = got
-            arrays = {}
-            for key, (pred, logp) in got.items():
-                name = "|".join(str(k) for k in key)
-                arrays[f"{name}|pred"], arrays[f"{name}|logp"] = pred, logp
-            measured.append(Measured(list(self._records(waiting.point, got)), arrays))
+        for waiting in self._waiting:
+            answers = PointAnswers(store, self._parts(waiting.point.step, group))
+            measured.append(Measured(list(self._records(waiting.point, answers)), answers))
         self._waiting = []
         return measured
 
+    def _group(self) -> Group:
+        """The kept points as a group; where they are what an earlier process left of one, that group."""
+        steps = tuple(w.point.step for w in self._waiting)
+        begun = self._begun
+        if begun and (steps == begun.steps or (set(steps) <= set(begun.steps) and self._complete(begun))):
+            return begun
+        bytes_each = len(steps) * answer_bytes(self.model.n_classes)
+        n = shard_size(self.model.size, self.model.batch_size, bytes_each, SHARD_BYTES)
+        asked = tuple(tuple(steps[k] for k in self._points_of(x)) for x in self.sets)
+        group = Group(steps, asked, n, self.shifting.stamp)
+        group.start(self._shards)
+        return group
+
+    def _complete(self, group: Group) -> bool:
+        """Whether every answer of a group is there."""
+        store = AnswerStore(self._shards, self.model.n_classes)
+        return all(not left for _, left in self._jobs(store, group))
+
     def done(self) -> None:
         shutil.rmtree(self._shards, ignore_errors=True)
+        self._begun, self._left = None, set()
 
     # -- measuring ---------------------------------------------------------------------------------------------------
 
     @property
-    def _shards(self) -> Any:
+    def _shards(self) -> Path:
         return self.setting.run.path / "state" / "shards"
+
+    def _points_of(self, images: ImageSet) -> list[int]:
+        """Kept points that a set is asked at: an edit's own images only where that edit is in the model."""
+        if images.probe != "edit" or not images.request:
+            return list(range(len(self._waiting)))
+        who = [r.id for r in self.requests].index(images.request)
+        return [k for k, w in enumerate(self._waiting) if any(who in scope.requests for scope in w.point.scopes)]
+
+    def _parts(self, step: int, group: Group) -> dict[str, tuple[int, int, int]]:
+        """Names of a point's answers, with the numbers of set and variant, and of the point among those asked."""
+        found = {}
+        for i, images in enumerate(self.sets):
+            if step in group.asked[i]:
+                for v, variant in enumerate(self.shifting.variants(images)):
+                    found["|".join(str(x) for x in _key(images, variant))] = (i, v, group.asked[i].index(step))
+        return found
 
     def _directions(self) -> tuple[list[Delta], list[tuple[int, float]]]:
         """The different changes, and for every kept point which of them it lies on and how far."""
@@ -161,87 +246,96 @@ class ImageAnswers(Measure):
             places.append((i, waiting.point.alpha))
         return found, places
 
-    def _measure(self) -> list[Predictions]:
-        """Predictions of every kept point, shard by shard; finished shards are read back from disk."""
-        steps = ",".join(str(w.point.step) for w in self._waiting)
-        name = hashlib.sha256(f"{steps}|{self.shifting.stamp}".encode()).hexdigest()[:12]
-        found: list[Predictions] = [{} for _ in self._waiting]
-        jobs = [(i, lo) for i, x in enumerate(self.sets) for lo in range(0, len(x), SHARD)]
-        total = sum(len(self.shifting.variants(self.sets[i])) for i, _ in jobs)
-        parts: dict[tuple[int, Key], list[tuple[np.ndarray, np.ndarray]]] = {}
-        with self.setting.work.progress("asking with images", total) as advance:
-            for i, lo in jobs:
-                path, points = self._shards / f"{name}-{i}-{lo}.npz", self._points_of(self.sets[i])
-                variants = self.shifting.variants(self.sets[i])
-                if path.exists():
-                    with np.load(path, allow_pickle=False) as f:
-                        arrays = {k: f[k] for k in f.files}
-                    advance(len(variants))
-                else:
-                    arrays = self._shard(i, lo, points, advance)
-                    with atomic_path(path) as temporary, temporary.open("wb") as f:
-                        np.savez(f, **arrays)  # type: ignore[arg-type]
-                for v, variant in enumerate(variants):
-                    for row, k in enumerate(points):
-                        got = (arrays[f"{v}|pred"][row], arrays[f"{v}|logp"][row])
-                        parts.setdefault((k, _key(self.sets[i], variant)), []).append(got)
-        for (k, key), some in parts.items():
-            found[k][key] = (np.concatenate([p for p, _ in some]), np.concatenate([q for _, q in some]))
-        return found
-
-    def _points_of(self, images: ImageSet) -> list[int]:
-        """Kept points that a set is asked at: an edit's own images only where that edit is in the model."""
-        if images.probe != "edit" or not images.request:
-            return list(range(len(self._waiting)))
-        who = [r.id for r in self.requests].index(images.request)
-        return [k for k, w in enumerate(self._waiting) if any(who in scope.requests for scope in w.point.scopes)]
-
-    def _shard(self, i: int, lo: int, points: Sequence[int], advance: Advance) -> dict[str, np.ndarray]:
-        """Predictions [points, images] of a shard, for each variant."""
-        images = self.sets[i]
-        rows = range(lo, min(lo + SHARD, len(images)))
-        target = self._targets[i][rows.start : rows.stop]
-        pixels = [self.model.crop(images.load(r)) for r in rows]
+    def _lines(self, points: Sequence[int]) -> Lines:
+        """Some of the kept points as lines."""
         directions, places = self._directions()
-        wanted: dict[int, list[float]] = {}
+        alphas: dict[int, list[float]] = {}
         for k in points:
-            wanted.setdefault(places[k][0], []).append(places[k][1])
-        lines = [(directions[d], alphas) for d, alphas in wanted.items()]
-        out: dict[str, np.ndarray] = {}
-        for v, variant in enumerate(self.shifting.variants(images)):
-            seen = self.shifting.apply(variant, images, rows, pixels)
-            pred = np.empty((len(points), len(rows)), dtype=np.int32)
-            logp = np.empty((len(points), len(rows)), dtype=np.float32)
-            for b in range(0, len(rows), self.model.batch_size):
-                part = slice(b, b + self.model.batch_size)
-                logits = self.model.logits_along(self.model.normalise(seen[part]), lines)
-                given = {d: iter(some) for d, some in zip(wanted, logits, strict=True)}
-                for row, k in enumerate(points):
-                    one = next(given[places[k][0]])
-                    pred[row, part], logp[row, part] = self.model.judge(one, target[part], images.classes)
-            out[f"{v}|pred"], out[f"{v}|logp"] = pred, logp
-            advance(1)
-        return out
+            alphas.setdefault(places[k][0], []).append(places[k][1])
+        numbered = {d: i for i, d in enumerate(alphas)}
+        return Lines([(directions[d], some) for d, some in alphas.items()], [numbered[places[k][0]] for k in points])
+
+    def _jobs(self, store: AnswerStore, group: Group) -> list[tuple[Shard, list[Variant]]]:
+        """Every shard with the variants under which its answers are not in the store."""
+        jobs = []
+        for shard in shards(self.sets, group.n):
+            if group.asked[shard.images]:
+                variants = enumerate(self.shifting.variants(self.sets[shard.images]))
+                left = [v for k, v in variants if Place(shard.images, k, shard.rows.start) not in store]
+                jobs.append((shard, left))
+        return jobs
+
+    def _answer(self, store: AnswerStore, group: Group) -> None:
+        """Put every kept point's answers to every image into the store, but for those that are there."""
+        jobs = self._jobs(store, group)
+        variants = [self.shifting.variants(x) for x in self.sets]
+        total = sum(len(shard.rows) * len(variants[shard.images]) for shard, _ in jobs)
+        missing = sum(len(shard.rows) * len(left) for shard, left in jobs)
+        lines = [self._lines(self._points_of(x)) for x in self.sets]
+        with self.setting.work.progress("asking with images", total) as advance:
+            advance(total - missing)
+            with closing(shown(self.model, self.shifting, self.sets, jobs)) as ready:
+                for shard, variant, pixels in ready:
+                    pred, logp = self._answers(shard, pixels, lines[shard.images], advance)
+                    place = Place(shard.images, variants[shard.images].index(variant), shard.rows.start)
+                    store.add(place, pred, logp)
+
+    def _answers(
+        self, shard: Shard, pixels: np.ndarray, lines: Lines, advance: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and log-probabilities [points, images] of a shard under one variant."""
+        points, rows = len(lines.places), len(shard.rows)
+        target = self._targets[shard.images][shard.rows.start : shard.rows.stop]
+        classes = self.sets[shard.images].classes
+        pred, logp = np.empty((points, rows), dtype=np.int32), np.empty((points, rows), dtype=np.float32)
+        for b in range(0, rows, self.model.batch_size):
+            part = slice(b, b + self.model.batch_size)
+            logits = self.model.logits_along(self.model.normalise(pixels[part]), lines.along)
+            given = [iter(some) for some in logits]
+            each = [next(given[i]) for i in lines.places]
+            pred[:, part], logp[:, part] = self._judged(each, target[part], classes)
+            advance(len(target[part]))
+        return pred, logp
+
+    def _judged(
+        self, logits: Sequence[Tensor], target: np.ndarray, classes: tuple[int, ...] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and log-probabilities [points, images] from each point's logits; several points at a time, where
+        the logits are: what is right is found out there, and only that is fetched."""
+        import torch
+
+        at_once = max(1, JUDGED // logits[0].numel())
+        preds, logps = [], []
+        for i in range(0, len(logits), at_once):
+            some = logits[i : i + at_once]
+            pred, logp = self.model.judge(torch.cat(list(some)), np.tile(target, len(some)), classes)
+            preds.append(pred.reshape(len(some), -1))
+            logps.append(logp.reshape(len(some), -1))
+        return np.concatenate(preds), np.concatenate(logps)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _records(self, point: Point, predictions: Predictions) -> Iterator[Record]:
+    def _records(self, point: Point, answers: PointAnswers) -> Iterator[Record]:
         record = self.setting.recorder(point)
-        assert self._unedited is not None
         ids = [r.id for r in self.requests]
         if point.step == 0:
             for request, (shared, n) in self._leaks.items():
                 yield record("unedited", "edit", "leaked", shared, n, request=request)
+            if self.model.n_classes == 1000 and any(x.benchmark == IMAGENET for x in self.sets if _is_original(x)):
+                yield record("unedited", "original", IMAGENET, 1.0, self.model.n_classes)
         alone = ids[point.scopes[0].requests[0]] if point.n_edits == 1 else ""
         for i, images in enumerate(self.sets):
             scope, request = _scope(point, images, ids), images.request or alone
             for variant in self.shifting.variants(images):
                 key = _key(images, variant)
-                if key not in predictions:
+                name = "|".join(str(k) for k in key)
+                if f"{name}|pred" not in answers:
                     continue
-                pred, logp = predictions[key]
-                right, before = pred == self._targets[i], self._unedited[key][0] == self._targets[i]
-                values = {"accuracy": float(right.mean()), "loss": float(-logp.astype(np.float64).mean())}
+                right = answers[f"{name}|pred"] == self._targets[i]
+                if not point.step:
+                    self._before[key] = right
+                before, loss = self._before[key], -answers[f"{name}|logp"].astype(np.float64)
+                values = {"accuracy": float(right.mean()), "loss": float(loss.mean())}
                 if point.step:
                     values |= {"gained": int((right & ~before).sum()), "lost": int((~right & before).sum())}
                 for metric, value in values.items():
@@ -258,6 +352,10 @@ class ImageAnswers(Measure):
 
 def _key(images: ImageSet, variant: Variant) -> Key:
     return images.probe, images.request, variant.shift, variant.severity
+
+
+def _is_original(images: ImageSet) -> bool:
+    return images.probe == "original" and images.shift == "none"
 
 
 def _scope(point: Point, images: ImageSet, ids: Sequence[str]) -> str:

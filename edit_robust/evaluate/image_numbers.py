@@ -16,6 +16,8 @@ from edit_robust.evaluate.statistics import penalties as images
 MATCH = 0.25
 #: `constrained_`: the best edit for which the original task's accuracy falls by no more than this.
 MAX_DROP = 0.01
+#: A record of this metric says that the original task is ImageNet's, with its 1000 classes.
+IMAGENET = "imagenet"
 PARTS = ("edit_accuracy", "original_accuracy", "original_ood_penalty", "editing_ood_penalty")
 
 
@@ -40,7 +42,7 @@ def numbers(records: pd.DataFrame, right: Callable[[int], Right] | None = None) 
     final = images.last(along)
     out: dict[str, Any] = {name: _mean(final[name]) for name in PARTS if final[name].notna().any()}
     out |= _unedited(before)
-    out |= _severities(table) | _natural(table, before) | _mce(table, before)
+    out |= _severities(table) | _natural(table, before) | _mce(table, before, bool((records.metric == IMAGENET).any()))
     out |= _alphas(along)
     out |= _counts(records, before, table, final)
     if right is not None:
@@ -99,12 +101,13 @@ def _natural(table: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     return out
 
 
-def _mce(table: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
-    """Against AlexNet on ImageNet-C; against the unedited model on whatever was measured."""
+def _mce(table: pd.DataFrame, before: pd.DataFrame, imagenet: bool) -> dict[str, float]:
+    """Against AlexNet where the original task is ImageNet's, the only one whose errors are known of it; against the
+    unedited model on whatever was measured."""
     out: dict[str, float] = {}
     whole = _whole(table)
     errors, base = images.mean_errors(whole), images.mean_errors(before)
-    if images.all_fifteen(before):
+    if imagenet and images.all_fifteen(before):
         out["unedited_mce"] = images.mce(base)
         if images.all_fifteen(whole):
             out["mce"] = images.mce(errors)

@@ -19,6 +19,7 @@ from edit_robust.config.identity import run_id
 from edit_robust.config.launch import experiment
 from edit_robust.core import UserError
 from edit_robust.evaluate import image_answers
+from edit_robust.evaluate.answer_store import AnswerStore, Place
 from edit_robust.evaluate.statistics.paired import mcnemar
 from edit_robust.models.vision.classifier import Classifier
 from edit_robust.report import verdict
@@ -208,7 +209,7 @@ def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> 
 
 def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(options())
-    monkeypatch.setattr(image_answers, "SHARD", 7)  # as many as a batch: the same images run together
+    monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)  # one batch each
     parts = run(options(f"paths.outputs={tmp_path / 'other'}"))
     assert records(whole) == records(parts)
 
@@ -218,7 +219,7 @@ def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: py
 def test_killed_anywhere_it_ends_with_the_same_records(
     options: Options, tmp_path: Path, trajectory: str, editor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_answers, "SHARD", 7)
+    monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)
     given = options(f"trajectory={trajectory}", f"editor={editor}", "corruption=[fog]")
     whole = run(given)
     again = override(given, f"paths.outputs={tmp_path / 'other'}")
@@ -237,23 +238,29 @@ def test_killed_anywhere_it_ends_with_the_same_records(
 
 
 def test_a_shard_that_was_measured_is_not_measured_again(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_answers, "SHARD", 7)
-    measured: list[tuple[int, int]] = []
-    true = image_answers.ImageAnswers._shard
+    monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)
+    measured: list[Place] = []
+    add = AnswerStore.add
 
-    def counted(self: image_answers.ImageAnswers, i: int, lo: int, *rest: object) -> dict[str, np.ndarray]:
-        if len(measured) == 2:
-            measured.append((-1, -1))
+    def counted(self: AnswerStore, place: Place, *arrays: np.ndarray) -> None:
+        if len(measured) == 7:
+            measured.append(Place(-1, -1, -1))
             raise KilledError
-        measured.append((i, lo))
-        return true(self, i, lo, *rest)  # type: ignore[arg-type]
+        measured.append(place)
+        add(self, place, *arrays)
 
-    monkeypatch.setattr(image_answers.ImageAnswers, "_shard", counted)
+    monkeypatch.setattr(AnswerStore, "add", counted)
     with pytest.raises(KilledError):
         run(options())
+    shown: list[int] = []
+    logits_along = Classifier.logits_along
+    monkeypatch.setattr(
+        Classifier, "logits_along", lambda self, x, lines: shown.append(len(x)) or logits_along(self, x, lines)
+    )
     run(options())
-    done = [m for m in measured if m != (-1, -1)]
-    assert len(done) == len(set(done)) == 4
+    done = [m for m in measured if m.images >= 0]
+    assert len(done) == len(set(done)) == 4 * 5  # three shards of the original task, one of the edit; five variants
+    assert sum(shown) == (N + N // 3) * 5 - 7 * 7, "what was answered before the kill is not asked again"
 
 
 def test_interpolation_starts_at_the_unedited_model_and_ends_at_the_edit(options: Options) -> None:

@@ -16,13 +16,15 @@ def judge(
     """Predicted class and log-probability of the right one, for each image.
 
     target: indices of the right classes.   classes: the only ones that are possible; the probability is then among
-    these, and -inf where the right class is none of them. The softmax is computed in float64.
+    these, and -inf where the right class is none of them. The softmax is computed in float64, where the logits are:
+    what leaves their device are two numbers an image.
     """
-    logits = logits.cpu()
+    if logits.device.type == "mps":  # has no float64
+        logits = logits.cpu()
     if classes is not None:
         chosen = torch.full_like(logits, float("-inf"))
         chosen[:, list(classes)] = logits[:, list(classes)]
         logits = chosen
-    right = torch.as_tensor(target)[:, None]
-    logp = torch.log_softmax(logits.double(), -1).gather(1, right)[:, 0]
-    return logits.argmax(-1).to(torch.int32).numpy(), logp.float().numpy()
+    right = torch.as_tensor(target, device=logits.device)[:, None]
+    logp = torch.log_softmax(logits.double(), -1).gather(1, right)[:, 0].float()
+    return logits.argmax(-1).to(torch.int32).cpu().numpy(), logp.cpu().numpy()

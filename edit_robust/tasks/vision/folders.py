@@ -8,7 +8,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ import numpy as np
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import EXTENSIONS, decode_image, read_image
 from edit_robust.core.images import ImageSet, Pixels
+from edit_robust.tasks.vision.label_files import flat_labels
 from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, imagenet_classes, read_label
 
 ARCHIVES = (".tar", ".zip")
@@ -157,12 +158,16 @@ def files_of(path: str | Path, option: str) -> Files:
 
 @dataclass(frozen=True)
 class Listing:
-    """Labelled images, decoded on demand: `load` goes by the id. In the order of sorted paths, or of the table."""
+    """Labelled images, decoded on demand: `load` goes by the id. In the order of sorted paths, or of the table.
+
+    benchmark: see `ImageSet`.
+    """
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     load: Callable[[str], Pixels]
     where: str
+    benchmark: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -170,12 +175,12 @@ class Listing:
     def take(self, rows: Iterable[int]) -> Listing:
         """Some of the images, in the order of `rows`."""
         i = [int(r) for r in rows]
-        return Listing(tuple(self.ids[j] for j in i), tuple(self.labels[j] for j in i), self.load, self.where)
+        return replace(self, ids=tuple(self.ids[j] for j in i), labels=tuple(self.labels[j] for j in i))
 
     def images(self, probe: str, **more: Any) -> ImageSet:
         """As a set to ask about; `more` are fields of `ImageSet`."""
         labels = np.array(self.labels, dtype=np.int64)
-        more = {"source": self.where, **more}
+        more = {"source": self.where, "benchmark": self.benchmark, **more}
         return ImageSet(probe, self.ids, labels, lambda i: self.load(self.ids[i]), **more)
 
 
@@ -231,7 +236,7 @@ def folder_listing(
         label = (index or classes.index)(name, f"{option}={path}, folder {name}")
         labels |= dict.fromkeys(members, label)
     ids = tuple(sorted(labels))
-    return Listing(ids, tuple(labels[i] for i in ids), files.load, Path(path).name)
+    return Listing(ids, tuple(labels[i] for i in ids), files.load, Path(path).name, benchmark_of(classes))
 
 
 def csv_listing(path: str | Path, classes: ClassNames | None, option: str) -> Listing:
@@ -243,16 +248,28 @@ def csv_listing(path: str | Path, classes: ClassNames | None, option: str) -> Li
         label = read_label(row["label"], classes, where)
         if labels.setdefault(row["path"], label) != label:
             raise UserError(f'{where}: "label" is {label}, but {row["path"]} had {labels[row["path"]]} before')
+    ids, name = tuple(labels), Path(path).name
     return Listing(
-        tuple(labels), tuple(labels.values()), lambda i: read_image(base / Path(i).expanduser()), Path(path).name
+        ids, tuple(labels.values()), lambda i: read_image(base / Path(i).expanduser()), name, benchmark_of(classes)
     )
 
 
 def listing(path: str, classes: ClassNames | None, option: str) -> Listing:
-    """Labelled images: class folders, an archive of them, or a .csv file with path and label."""
+    """Labelled images: class folders, an archive of them, a .csv file with path and label, or a folder of images with a
+    label file among them (see `label_files`)."""
     if Path(path).suffix.lower() == ".csv":
         return csv_listing(path, classes, option)
+    if Path(path).expanduser().is_dir():
+        files = Folder(Path(path).expanduser())
+        if files.names and not any("/" in n for n in files.names):
+            labels, classes = flat_labels(files.path, files.names, classes, option)
+            return Listing(files.names, labels, files.load, files.path.name, benchmark_of(classes))
     return folder_listing(path, classes or _guessed(path, option), option)
+
+
+def benchmark_of(classes: ClassNames | None) -> str:
+    """`imagenet` for its 1000 classes, known by their WordNet ids."""
+    return "imagenet" if classes is not None and len(classes.wnids) == 1000 else ""
 
 
 def _guessed(path: str, option: str) -> ClassNames:
