@@ -64,12 +64,20 @@ class Ledger(Protocol):
         ...
 
     def advance(
-        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+        self,
+        model: Editable,
+        step: int,
+        make: Callable[[], Edit],
+        *,
+        check: bool = False,
+        last: bool = False,
+        points: bool = True,
     ) -> Edit:
         """Bring the model from where `step` - 1 left it to where `step` leaves it: by replaying the kept change, by
-        jumping to kept weights (the steps jumped over have been measured), or by making the edit.
+        jumping to kept weights, or by making the edit.
 
-        check: past edits are evaluated after this one.   last: no edit comes after it.
+        check:  past edits are evaluated after this one.   last: no edit comes after it.
+        points: every step is a point of the walk, so that those jumped over must have been measured.
         """
         ...
 
@@ -318,7 +326,10 @@ def _stack(
     size: int,
     every: int | None = None,
 ) -> Iterator[tuple[int, range, Edit]]:
-    """Edit upon edit; at each yield the model stands after the edit. Past edits are checked every `every` requests."""
+    """Edit upon edit; at each yield the model stands after the edit.
+
+    every: past edits are evaluated whenever a multiple of so many is reached; None: no step is a point of the walk.
+    """
     n = len(requests)
     for step, start in enumerate(range(0, n, size), start=1):
         some = range(start, min(start + size, n))
@@ -327,6 +338,6 @@ def _stack(
             return edit_or_refuse(editor, model, [requests[i] for i in some], state)
 
         check = every is not None and _crosses(some, every)
-        edit = ledger.advance(model, step, make, check=check, last=some.stop == n)
+        edit = ledger.advance(model, step, make, check=check, last=some.stop == n, points=every is not None)
         state = state.after(edit)
         yield step, some, edit

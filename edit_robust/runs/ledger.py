@@ -54,10 +54,17 @@ class EditLedger:
         return edits
 
     def advance(
-        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
+        self,
+        model: Editable,
+        step: int,
+        make: Callable[[], Edit],
+        *,
+        check: bool = False,
+        last: bool = False,
+        points: bool = True,
     ) -> Edit:
         if self._stack is None:
-            self._stack = Stack(self.folder, model)
+            self._stack = Stack(self.folder, model, points)
         return self._stack.advance(step, make, check, last)
 
     def keep_total(self, before: Snapshot, model: Editable) -> None:
@@ -80,9 +87,11 @@ class Stack:
     them; at checks of past edits the time of evaluating counts, too; and always after the last edit.
     """
 
-    def __init__(self, folder: RunFolder, model: Editable) -> None:
+    def __init__(self, folder: RunFolder, model: Editable, points: bool) -> None:
         self.folder, self.path, self.model = folder, folder.path, model
         self.start = kept_weights(self.path) or {"step": 0}
+        if points and any(step not in folder.done for step in range(1, self.start["step"])):
+            self.start = {"step": 0}  # points that are answered together were not written before the process ended
         self.known = {line["step"]: line for line in read_lines(self.path / "state" / "edits.jsonl")}
         self.check = Check(self.path)
         self.changed: set[str] = set()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from edit_robust.core.data import Probe, Request
 from edit_robust.core.images import ImageSet
@@ -41,6 +41,14 @@ class Corpus(Protocol):
 
     def corpus(self) -> list[str]:
         """Documents for second moments."""
+        ...
+
+
+class KeyedCorpus(Corpus, Protocol):
+    """A task that can tell its text from others without reading it. Without the method the text is read and hashed."""
+
+    def corpus_key(self) -> Mapping[str, Any]:
+        """What `corpus()` depends on, as plain values: a file's content hash, a world's seed and version, options."""
         ...
 
 

@@ -226,6 +226,16 @@ class Clock:
             monkeypatch.setattr(module, name, lambda: self.now)
 
 
+def paper() -> Editable:
+    net = nn.Sequential(nn.Linear(2, 3, bias=False)).requires_grad_(False)
+    return Editable(net, {"0": Layer("0", 0, "linear", net[0])})
+
+
+def one(step: int = 1) -> Edit:
+    """A dense change."""
+    return Edit(Delta({"0.weight": Dense(torch.ones(3, 2) * step)}, "x"), [{"refused": 0.0}])
+
+
 def walk(
     store: RunFolder, monkeypatch: pytest.MonkeyPatch, n: int, every: int, seconds: dict[str, float]
 ) -> tuple[list[int], float]:
@@ -238,11 +248,10 @@ def walk(
 
     def edit() -> Edit:
         clock.now += seconds["editing"]
-        return Edit(Delta({"0.weight": Dense(torch.ones(3, 2))}, "x"), [{"refused": 0.0}])
+        return one()
 
     monkeypatch.setattr(ledger_module, "keep_weights", keep)
-    net = nn.Sequential(nn.Linear(2, 3, bias=False)).requires_grad_(False)
-    model = Editable(net, {"0": Layer("0", 0, "linear", net[0])})
+    model = paper()
     with store.session(CONFIG, "cpu"):
         ledger = EditLedger(store, n, model)
         for step in range(1, n + 1):
@@ -270,3 +279,31 @@ def test_weights_are_kept_at_checks_that_take_long(store: RunFolder, monkeypatch
 def test_quick_writing_is_done_often(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, _ = walk(store, monkeypatch, 50, 100, {"editing": 1.0, "writing": 0.01, "evaluating": 0.0})
     assert kept == list(range(1, 51))
+
+
+def test_steps_that_were_not_measured_are_not_jumped_over(store: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that are answered together may all be missing when a process ends, though later weights are kept."""
+    monkeypatch.setattr(pace_module.Pace, "due", lambda self, worked: True)
+
+    def through(points: bool) -> tuple[list[int], list[float]]:
+        model, made, weights = paper(), list[int](), list[float]()
+        start = model.param("0.weight").clone()
+        ledger = EditLedger(RunFolder(store.path, "a-run"), 4, model)
+        ledger.folder.done = dict(store.done)
+        for step in range(1, 5):
+            ledger.advance(model, step, lambda step=step: made.append(step) or one(step), last=step == 4, points=points)
+            weights.append(round(float((model.param("0.weight") - start)[0, 0])))
+        return made, weights
+
+    torch.manual_seed(0)
+    with store.session(CONFIG, "cpu"):
+        write(store, 0)
+        assert through(True) == ([1, 2, 3, 4], [1, 3, 6, 10])
+        torch.manual_seed(0)
+        assert through(True) == ([1, 2, 3, 4], [1, 3, 6, 10]), "made again: no point has been measured"
+        torch.manual_seed(0)
+        assert through(False) == ([], [0, 0, 0, 10]), "where steps are no points, the weights are all that is needed"
+        for step in (1, 2, 3):
+            write(store, step)
+        torch.manual_seed(0)
+        assert through(True) == ([], [0, 0, 0, 10])

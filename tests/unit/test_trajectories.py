@@ -53,9 +53,7 @@ class PaperLedger:
         self.made += list(steps)
         return make()
 
-    def advance(
-        self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
-    ) -> Edit:
+    def advance(self, model: Editable, step: int, make: Callable[[], Edit], **about: bool) -> Edit:
         self.made.append(step)
         edit = make()
         model.add(edit.delta)
@@ -249,9 +247,7 @@ def test_going_on_skips_what_has_been_measured(model: Editable) -> None:
 
 def test_norms_that_were_kept_stand_for_the_change(model: Editable) -> None:
     class Kept(PaperLedger):
-        def advance(
-            self, model: Editable, step: int, make: Callable[[], Edit], check: bool = False, last: bool = False
-        ) -> Edit:
+        def advance(self, model: Editable, step: int, make: Callable[[], Edit], **about: bool) -> Edit:
             edit = super().advance(model, step, make)
             return Edit(Delta({}, "", {"norms": {"0.weight": 42.0}}), edit.info)
 
@@ -297,3 +293,23 @@ def test_a_change_outside_of_what_was_announced_is_refused(trajectory: Any) -> N
         walk(trajectory, model, Careless())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
     assert model.position == model.base
+
+
+def test_the_ledger_is_told_where_edits_are_checked(model: Editable) -> None:
+    """Every third of seven edits, and the last one; edits of a line are no points, and are checked at its end."""
+    told: list[tuple[int, bool, bool, bool]] = []
+
+    class Noting(PaperLedger):
+        def advance(self, model: Editable, step: int, make: Callable[[], Edit], **about: bool) -> Edit:
+            told.append((step, about["check"], about["last"], about["points"]))
+            return super().advance(model, step, make)
+
+    walk(Sequential(every=3), model, ledger=Noting())
+    assert [step for step, check, _, _ in told if check] == [3, 6] and [s for s, _, last, _ in told if last] == [7]
+    assert all(points for *_, points in told)
+    told.clear()
+    walk(Sequential(every=3, batch_size=2), model, ledger=Noting())
+    assert [step for step, check, _, _ in told if check] == [2, 3] and told[-1][2]
+    told.clear()
+    walk(Interpolate(batch_size=1), model, ledger=Noting())
+    assert [t[0] for t in told if t[2]] == [7] and not any(check or points for _, check, _, points in told)
