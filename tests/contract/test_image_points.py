@@ -29,6 +29,8 @@ from edit_robust.runs.reader import Run
 from edit_robust.shifts.images.variants import ShiftOptions
 from edit_robust.trajectories import Point, Scope
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     *("task=scene-world", "model=scene-cnn", "editor=local-ft", "editor.lr=0.003", "editor.max_epochs=5"),
     *("layer.index=5", "corruption=[fog,pixelate]", "shifts.severities=[3]", "task.natural=[]"),
