@@ -18,6 +18,8 @@ from edit_robust.core import UserError
 from edit_robust.models.language import generation
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 Get = Callable[[str], CausalLM]
 KINDS = ["gpt2", "gptj", "llama", "qwen2", "mistral"]
 SHOTS = "Ada Valdoran plays the piano.\nBoris Kestrin plays the violin.\n"
@@ -46,7 +48,6 @@ def by_hand(model: CausalLM, prompt: str, n: int) -> str:
     return model.text.decode(ids)[len(model.text.decode(ids[:start])) :]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", SHOTS])
 def test_greedy_text_is_that_of_whole_forward_passes(model: CausalLM, prefix: str) -> None:
     want = [by_hand(model, f"{prefix}{p}", 12) for p in PROMPTS]

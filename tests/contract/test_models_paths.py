@@ -22,6 +22,8 @@ from edit_robust.models.language.abilities import Abilities
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.models.language.injection import PlainInjection, TailInjection
 
+pytestmark = pytest.mark.slow
+
 Get = Callable[[str], CausalLM]
 DTYPES = ["float32", "bfloat16", "float16"]
 #: What every architecture can do; Gemma-2 normalises what its MLPs give before it adds it to the stream.
@@ -38,7 +40,6 @@ def can(abilities: Abilities) -> set[str]:
     return {name for name in EVERYTHING if getattr(abilities, name)}
 
 
-@pytest.mark.slow
 def test_every_architecture_in_every_type_takes_the_fast_paths(typed: CausalLM) -> None:
     missing = {"projections"} if typed.name == "gemma2" else set()
     assert typed.fast and can(typed.abilities) == EVERYTHING - missing

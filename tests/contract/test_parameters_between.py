@@ -84,8 +84,8 @@ def test_scene_resnet_in_the_order_of_its_modules() -> None:
         ("timm", "resnet18", "bn"),
         ("torchvision", "resnet18", "bn"),
         ("timm", "resnet26", "bn"),
-        pytest.param("timm", "vgg11_bn", "next", marks=pytest.mark.slow),
-        pytest.param("torchvision", "vgg11", "next", marks=pytest.mark.slow),
+        ("timm", "vgg11_bn", "next"),
+        ("torchvision", "vgg11", "next"),
     ],
 )
 def test_networks_that_define_modules_in_the_order_of_their_calls(library: str, name: str, ends: str) -> None:

@@ -111,6 +111,7 @@ def test_no_pickles(finished: tuple[Run, list[str]]) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("editor, more", [("rome", ()), ("ft", ()), ("memit", ("trajectory.batch_size=2",))])
 def test_a_run_gives_the_edited_weights_back(
     editor: str, more: tuple[str, ...], quick: Quick, tiny_model: TinyModel, checkpoint: Checkpoint, tmp_path: Path

@@ -30,6 +30,8 @@ from edit_robust.report import summary_table, verdict, write_report
 from edit_robust.report.grid import described, grid
 from edit_robust.report.numbers import difference, share
 
+pytestmark = pytest.mark.slow
+
 SOME = CORRUPTIONS[:2]
 IMAGES = tuple(module for module in ALL if ".vision." in module.__name__)
 OTHERS = tuple(module for module in ALL if module not in IMAGES)
@@ -156,7 +158,6 @@ def test_corruptions_go_along_alpha_and_by_severity(runs: list[RunData]) -> None
     assert corruptions.families(["fog", "rain", "snow"]) == {"weather": ["snow", "fog"], "other": ["rain"]}
 
 
-@pytest.mark.slow
 def test_effective_robustness_needs_reference_models(runs: list[RunData]) -> None:
     assert applies(effective, runs) and not applies(effective, sweep())
     table = effective.reference(runs)
@@ -212,7 +213,6 @@ def test_records_older_than_requests_are_read() -> None:
     assert older.derive(blocks) is older.derive(blocks)  # made once
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", IMAGES, ids=lambda module: module.NAME)
 @pytest.mark.parametrize("kind", ["unedited", "nan", "no shifts", "joint", "original only"])
 def test_every_image_figure_survives_half_a_run(module, kind: str, folder: Path) -> None:
@@ -284,7 +284,6 @@ def test_table_of_an_image_run(runs: list[RunData]) -> None:
     )
 
 
-@pytest.mark.slow
 def test_page_about_images_and_language(runs: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edit_robust.report.html.ALL", (edits, tradeoff))  # the others only cost time
     only = write_report(runs[:1], tmp_path / "one.html").read_text(encoding="utf-8")
