@@ -66,4 +66,4 @@ class DirectLowRank(TrainedEditor):
         v = torch.randn(self.restarts, c_in, rank, generator=data.generator).to(layer.weight) * self.init / c_in**0.5
         starts = (v.new_zeros(self.restarts, d_out, rank), v)
         problem = LowRankProblem(layer, network, goal, data.train, data.selection, model.batch_size)
-        return best_of(optimise(problem, self.training, starts, train_v=True))
+        return best_of(optimise(problem, self.training, starts, train_v=True, progress=model.progress))

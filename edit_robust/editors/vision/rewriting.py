@@ -124,6 +124,7 @@ class Rewriting(ImageEditor):
             check_every=every,
             select=own.select,
             max_drop=self.max_drop,
+            patience=self.patience,
             optimizer=own.optimizer,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -156,7 +157,7 @@ class Rewriting(ImageEditor):
         goal = OutputTarget(edited, end, None if live else value, clean if live else None, weight, power)
         problem = LowRankProblem(layer, data.network, goal, data.train, data.selection, model.batch_size)
         starts = self.random_starts(layer, d, data.generator)
-        return best_of(optimise(problem, self.training, starts, train_v=False))
+        return best_of(optimise(problem, self.training, starts, train_v=False, progress=model.progress))
 
     def _every_tap(
         self, data: EditData, layer: Layer, end: nn.Module, value: Tensor, weight: Tensor | None, d: Tensor

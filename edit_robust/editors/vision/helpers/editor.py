@@ -53,6 +53,7 @@ class ImageEditor(ABC):
     lr_grid: learning rates that `lr=search` tries; null: 1e-5 to 100.   check_every: steps between two measurements of
     the accuracy by which weights are chosen.   max_drop: prefer changes that cost the clean images of selection at most
     this accuracy; null: the paper's choice.   momentum: of SGD.
+    patience: steps after which a learning rate whose accuracy gets no better is given up; null: never, as in the paper.
     `training`, which subclasses set, says how weights are trained and chosen.
     """
 
@@ -65,6 +66,7 @@ class ImageEditor(ABC):
     lr_grid: list[float] | None = None
     check_every: int = 10
     max_drop: float | None = None
+    patience: int | None = None
     momentum: float = 0.9
     training: Training = field(init=False, repr=False)
 
@@ -130,6 +132,7 @@ class TrainedEditor(ImageEditor):
             check_every=self.check_every,
             select=self.select,
             max_drop=self.max_drop,
+            patience=self.patience,
             optimizer=optimizer,
             momentum=self.momentum,
             weight_decay=weight_decay,

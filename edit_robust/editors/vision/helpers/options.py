@@ -24,6 +24,8 @@ class Training:
     measurements of the accuracy by which weights are chosen.   select: images of that accuracy: `search` (a split of
     their own), `validation` (the reported images, as in the paper), `train`, or `none` (the last weights are kept).
     max_drop: prefer weights that cost the clean images at most this accuracy.
+    patience: steps after which a learning rate is given up when its accuracy of selection has got no better; None: it
+    goes on to the last epoch, as in the paper.
     optimizer: sgd | adam | paint (AdamW with linear warm-up, cosine and clipping: mlfoundations/patching).
     """
 
@@ -32,6 +34,7 @@ class Training:
     check_every: int = 10
     select: Select = "search"
     max_drop: float | None = None
+    patience: int | None = None
     optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -45,9 +48,20 @@ class Training:
             rest["max_drop"] = self.max_drop
         if self.batch_size is not None:
             whole["batch_size"] = self.batch_size
+        if self.patience is not None:
+            whole["patience"] = self.patience
         check_numbers({**{k: float(v) for k, v in whole.items()}}, rest)
         if self.select == "none" and len(self.lrs) > 1:
             raise UserError("editor.select=none keeps the last weights: it needs one editor.lr, not a search")
+
+    def given_up(self, step: int, best: int) -> bool:
+        """Whether to go no further at a step, when the best weights are those of the step `best`."""
+        return self.patience is not None and self.select != "none" and step - best >= self.patience
+
+    @property
+    def title(self) -> str:
+        """What is done, for a progress bar."""
+        return f"training with {len(self.lrs)} learning rates" if len(self.lrs) > 1 else "training"
 
 
 def learning_rates(lr: float | str, grid: Sequence[float] | None) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, LowRank
+from edit_robust.core.work import ShowProgress, silent
 from edit_robust.editors.helpers.adam import Adam
 from edit_robust.editors.vision.helpers.features import LabelledFeatures, correct, slices
 from edit_robust.editors.vision.helpers.options import Training
@@ -203,7 +204,8 @@ class _Runs:
         for i in best.tolist():
             self.at_step[i] = step
         self.top[active] = torch.fmax(self.top[active], now)
-        return ~self.diverged[active] & ~(now < self.top[active] / 2)
+        given_up = torch.tensor([self.training.given_up(step, self.at_step[i]) for i in active.tolist()])
+        return ~self.diverged[active] & ~(now < self.top[active] / 2) & ~given_up.to(active.device)
 
     def _accuracies(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of the active runs: accuracy, whether the clean images keep theirs (1 or 0), whether both beat the best."""
@@ -243,7 +245,9 @@ class _Runs:
 
 
 @torch.no_grad()
-def optimise(problem: LowRankProblem, training: Training, starts: Starts, train_v: bool) -> list[Fit | None]:
+def optimise(
+    problem: LowRankProblem, training: Training, starts: Starts, train_v: bool, progress: ShowProgress = silent
+) -> list[Fit | None]:
     """Every learning rate of `training` from every start; None for a run that diverges.
 
     The same numbers, up to rounding, come from one run at a time. train_v: False keeps V fixed.
@@ -251,18 +255,21 @@ def optimise(problem: LowRankProblem, training: Training, starts: Starts, train_
     runs = _Runs(problem, training, starts)
     moved = [runs.u, runs.v] if train_v else [runs.u]
     steps = _Steps(training, runs.rates[:, None, None], moved)
-    for step in range(1, training.epochs + 1):
-        losses, grads = problem.gradients(runs.u, runs.v, train_v)
-        runs.note_losses(losses)
-        steps.step([runs.u, runs.v] if train_v else [runs.u], grads)
-        if step % training.check_every and step < training.epochs:
-            continue
-        on = runs.compare(step)
-        if not bool(on.all()):
-            runs.keep(on)
-            steps.keep(on)
-        if not len(runs.active):
-            break
+    with progress(training.title, training.epochs) as advance:
+        for step in range(1, training.epochs + 1):
+            losses, grads = problem.gradients(runs.u, runs.v, train_v)
+            runs.note_losses(losses)
+            steps.step([runs.u, runs.v] if train_v else [runs.u], grads)
+            advance(1)
+            if step % training.check_every and step < training.epochs:
+                continue
+            on = runs.compare(step)
+            if not bool(on.all()):
+                runs.keep(on)
+                steps.keep(on)
+            if not len(runs.active):
+                advance(training.epochs - step)
+                break
     return [runs.fit(i) for i in range(len(runs.lrs))]
 
 

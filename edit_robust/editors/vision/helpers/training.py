@@ -84,25 +84,48 @@ def search(model: Classifier, objective: Objective, training: Training, generato
     """The best fit of all learning rates; None where every one of them diverges. The model is left as found."""
     best: Fit | None = None
     start = generator.get_state()
-    for lr in training.lrs:
-        generator.set_state(start)  # every learning rate sees the same batches
-        with model.scratch(objective.names):
-            fit = train(model, objective, training, lr, generator)
-        if fit is not None and (best is None or fit.rank > best.rank):
-            best = fit
+    steps = steps_of(objective, training)
+    with model.progress(training.title, steps * len(training.lrs)) as advance:
+        for lr in training.lrs:
+            generator.set_state(start)  # every learning rate sees the same batches
+            left = [steps]
+
+            def stepped(left: list[int] = left) -> None:
+                left[0] -= 1
+                advance(1)
+
+            with model.scratch(objective.names):
+                fit = train(model, objective, training, lr, generator, stepped)
+            advance(left[0])  # what a rate that was stopped early does not take
+            if fit is not None and (best is None or fit.rank > best.rank):
+                best = fit
     return best
 
 
+def steps_of(objective: Objective, training: Training) -> int:
+    """Steps of one learning rate that is not stopped early."""
+    n = len(objective.train)
+    return training.epochs * math.ceil(n / (training.batch_size or n))
+
+
 def train(
-    model: Classifier, objective: Objective, training: Training, lr: float, generator: torch.Generator
+    model: Classifier,
+    objective: Objective,
+    training: Training,
+    lr: float,
+    generator: torch.Generator,
+    stepped: Callable[[], None] = lambda: None,
 ) -> Fit | None:
-    """Train with one learning rate; None when loss or weights stop being finite. Inside `scratch` only."""
+    """Train with one learning rate; None when loss or weights stop being finite. Inside `scratch` only.
+
+    stepped: called after every step.
+    """
     params = {n: model.param(n) for n in objective.names}
     before = model.snapshot(objective.names)
     if lr > torch.finfo(model.dtype).max / 1e3:  # the optimisers themselves could not count with it
         return None
     n, size = len(objective.train), training.batch_size or len(objective.train)
-    steps = training.epochs * math.ceil(n / size)
+    steps = steps_of(objective, training)
     optimiser, rate = _optimiser(params, training, lr, steps)
     chosen = objective.selection
     top, kept, kept_step, rank = chosen.at_start, None, 0, (False, -1.0)
@@ -117,6 +140,7 @@ def train(
         optimiser.step()
         if objective.after_step:
             objective.after_step(step)
+        stepped()
         if step % training.check_every and step < steps:
             continue
         if not all(bool(torch.isfinite(p).all()) for p in params.values()):
@@ -126,7 +150,7 @@ def train(
             rank, kept_step = (within, now), step
             kept = {k: p.detach().clone() for k, p in params.items()}
         top = max(top, now)
-        if now < top / 2:
+        if now < top / 2 or training.given_up(step, kept_step):
             break
     assert kept is not None  # weights are compared at the last step in any case
     with torch.no_grad():
