@@ -27,6 +27,8 @@ from edit_robust.runs.folder import RunFolder
 
 #: Dense changes of independent edits are kept as long as all of them together take no more bytes than this.
 DENSE_BYTES = 4 << 30
+#: Bytes of weights that a walk of dense changes writes for a second of editing, at most: a fast disk shall not be worn.
+BYTES_A_SECOND = 4e6
 
 
 class EditLedger:
@@ -84,7 +86,8 @@ class Stack:
     """The edits of one walk on top of each other, from the unedited model or from kept weights on.
 
     Weights are kept (dense changes only) when editing since the last time has taken twenty times as long as keeping
-    them; at checks of past edits the time of evaluating counts, too; and always after the last edit.
+    them, and a second for every `BYTES_A_SECOND`: a minute for a projection of GPT-J, all that a kill costs. At checks
+    of past edits the time of evaluating counts, too. After the last edit they are always kept.
     """
 
     def __init__(self, folder: RunFolder, model: Editable, points: bool) -> None:
@@ -98,7 +101,7 @@ class Stack:
         self.dense = self.start["step"] > 0  # whether the walk has made dense changes
         self.unkept = False  # whether there are changes that no kept weights hold
         self.editing, self.kept_at = 0.0, time.monotonic()
-        self.pace: Pace | None = None
+        self._known_pace: Pace | None = None
 
     def advance(self, step: int, make: Callable[[], Edit], check: bool, last: bool) -> Edit:
         """See `EditLedger.advance`."""
@@ -169,15 +172,20 @@ class Stack:
                 f"{self.path.name}: edit {step} was made again and is not the one that this run had. {ELSEWHERE}"
             )
 
+    @property
+    def pace(self) -> Pace:
+        """How often the weights are kept."""
+        if self._known_pace is None:
+            size = sum(self.model.param(n).nbytes for n in self.changed)
+            self._known_pace = Pace.for_bytes(size, at_least=size / BYTES_A_SECOND)
+        return self._known_pace
+
     def _due(self, check: bool) -> bool:
-        if self.pace is None:
-            self.pace = Pace.for_bytes(sum(self.model.param(n).nbytes for n in self.changed))
         return self.pace.due(time.monotonic() - self.kept_at if check else self.editing)
 
     def _keep_weights(self, step: int, edit: Edit) -> None:
         norms = edit.delta.norms()
         about = {"step": step, "base": self.model.base, "position": self.model.position, "norms": norms}
-        self.pace = self.pace or Pace(0.0)
         with self.pace.writing():
             keep_weights(self.path, self.model, self.changed, about)
         self.unkept, self.editing, self.kept_at = False, 0.0, time.monotonic()
