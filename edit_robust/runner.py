@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edit_robust.core import Record, Request, UserError
+from edit_robust.core.threads import Threads
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, resolve_layers
 from edit_robust.evaluate.base import Measure, Setting
@@ -49,6 +50,7 @@ class Experiment:
     device: str = ""
     force: bool = False
     figures: bool = True
+    threads: Threads = field(default_factory=Threads)
 
 
 def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
@@ -62,7 +64,11 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
         ui.say(f"{run.id} is complete: nothing to do (force=true runs it anew)")
         return run
     folder = RunFolder(path, experiment.run_id)
-    with folder.session(experiment.config, experiment.device), _tracking(experiment, path) as tracker:
+    with (
+        experiment.threads.applied(),
+        folder.session(experiment.config, experiment.device),
+        _tracking(experiment, path) as tracker,
+    ):
         if folder.done:
             ui.say(f"Going on with {experiment.run_id}: {len(folder.done)} points are measured already")
         if folder.versions_changed:
@@ -87,6 +93,7 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
         model = experiment.model()
     model.progress = ui.progress
     folder.note(device=str(model.device), model=model.base, dtype=str(model.dtype))
+    folder.note(threads=experiment.threads.use(model.useful_threads))
     layers = [model.layer_at(i).name for i in resolve_layers(experiment.layer, editor, model.n_layers)]
     folder.note(layers=layers, corpus=getattr(task, "corpus_source", None))
     _fits(folder.path, requests)

@@ -10,6 +10,7 @@ from edit_robust.config.compose import as_plain
 from edit_robust.config.fit import check_fit
 from edit_robust.config.nodes import bind, build, kind_of, wanted
 from edit_robust.core.errors import UserError, nearest
+from edit_robust.core.threads import Threads
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,6 +41,7 @@ def check(cfg: DictConfig) -> dict[str, Any]:
     for name, kind in {"seed": int, "force": bool, "figures": bool, "text_tokens": int, "device": str}.items():
         if not isinstance(values[name], kind) or (kind is int and isinstance(values[name], bool)):
             raise UserError(f"{name}={values[name]} is {kind_of(values[name])}; {wanted(kind)} is needed")
+    Threads.of(values["threads"])
     _check_layer(values["layer"].get("index"))
     _check_outputs(Path(str(values["paths"]["outputs"])))
     check_fit(values)

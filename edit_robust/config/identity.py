@@ -13,7 +13,18 @@ from edit_robust.core.options import ASIDE as NO_RESULT
 from edit_robust.core.options import FILE, says, words_of
 
 #: Options that say how or where a run is done, not what it is; and those that measures hold as options of their own.
-ASIDE = ("paths", "tracker", "hydra", "force", "figures", "experiment", "text_tokens", "shifts", "corruption")
+ASIDE = (
+    "paths",
+    "tracker",
+    "hydra",
+    "force",
+    "figures",
+    "threads",
+    "experiment",
+    "text_tokens",
+    "shifts",
+    "corruption",
+)
 #: Raised when results of the same config change, so that older runs are not taken for today's.
 RESULTS_VERSION = 3
 

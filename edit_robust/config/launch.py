@@ -13,7 +13,9 @@ from edit_robust.config.check import check
 from edit_robust.config.compose import compose, conf_dir, jobs
 from edit_robust.config.identity import run_id
 from edit_robust.config.nodes import build
+from edit_robust.config.side_by_side import jobs_at_once
 from edit_robust.core.errors import UserError
+from edit_robust.core.threads import Threads, prepare_environment
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,6 +46,7 @@ def experiment(cfg: DictConfig) -> Experiment:
         force=values["force"],
         figures=values["figures"],
         device=values["device"],
+        threads=Threads.of(values["threads"], jobs_at_once()),
         measures={name: build(node, f"measure.{name}") for name, node in values["measure"].items()},
     )
 
@@ -97,6 +100,7 @@ def main(argv: Sequence[str]) -> list[BaseException]:
     """
     import hydra
 
+    prepare_environment()
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # modules of one's own are named by `_target_`
     args = _parse(argv)

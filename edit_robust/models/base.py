@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 
 class Model(Editable):
-    """What every model has: a name, a place, and layers that can be edited, counted from 0."""
+    """What every model has: a name, a place, and layers that can be edited, counted from 0.
 
+    useful_threads: as many as its operations keep busy; None: any number.
+    """
+
+    useful_threads: int | None = None
     name: str
     device: torch.device
     dtype: torch.dtype

@@ -24,6 +24,8 @@ from edit_robust.models.language.hooks import Enough, hooked
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 #: How many recorded sets of calls are kept where they depend on the batch size.
 _CALLS_KEPT = 64
+#: From this width of the residual stream on, products of matrices are worth sharing between threads.
+_WIDE = 384
 
 
 class Decoder(Model):
@@ -41,6 +43,7 @@ class Decoder(Model):
         self.anatomy, self.text, self.name, self.max_tokens = anatomy, text, name, max_tokens
         self.config = getattr(net, "config", None)
         self.hidden_size, self.vocabulary = anatomy.hidden_size, anatomy.vocabulary
+        self.useful_threads = 1 if self.hidden_size < _WIDE else None
         windows = [getattr(self.config, k, None) for k in ("sliding_window", "window_size", "attention_chunk_size")]
         self.window = min((w for w in windows if isinstance(w, int) and w > 0), default=max_tokens)
         weight = next(anatomy.owner.parameters())
