@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import CommandLine, KilledError, fuse, go, override, prepared, records
+from helpers.runs import CommandLine, KilledError, fuse, go, made_until, override, prepared, records
 from safetensors import SafetensorError
 
 import edit_robust
@@ -140,10 +140,13 @@ def test_records_that_were_shortened_by_hand_are_not_continued(quick: Quick, tin
         go(made)
 
 
-def test_a_run_is_not_continued_with_another_model(quick: Quick, tiny_model: TinyModel) -> None:
+def test_a_run_is_not_continued_with_another_model(
+    quick: Quick, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model("gpt2")
     made = prepared(quick(), model)
-    with pytest.raises(KilledError), fuse(14):
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        made_until(Rome, 1, patch)
         go(made)
     other = Delta.load(made.outputs / "runs" / made.run_id / "deltas" / "000001.safetensors").scale(0.5)
     with model.patched(other), pytest.raises(edit_robust.UserError, match="other weights"):
