@@ -22,7 +22,7 @@ class ImageSet:
     """Labelled images under one name.
 
     probe:   what they are asked for: "original" (the model's own task) or "edit" (the task edited for).
-    ids:     one name an image, unique in the set; leak audits and random streams go by them.
+    ids:     one name an image, unique in the set; random streams go by them (`noise_name`).
     labels:  the right class of each.
     load:    position -> uint8 [height, width, 3]; raises UserError for a file that is no image.
     request: id of the request that an edit set belongs to; "" for the original task.
@@ -30,6 +30,7 @@ class ImageSet:
     classes: classes that the answer is chosen among (ImageNet-R and -A have 200); None: all.
     source:  which data this is, as a stamp on results.
     benchmark: "imagenet" where the labels are ImageNet's 1000 classes, which its normalisers are made for; "": another.
+    clean:   position -> the picture that an image was made of; None: it is a picture itself.
     """
 
     probe: str
@@ -41,6 +42,7 @@ class ImageSet:
     classes: tuple[int, ...] | None = None
     source: str = ""
     benchmark: str = ""
+    clean: Callable[[int], Pixels] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

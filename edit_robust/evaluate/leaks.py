@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edit_robust.core.data import ImageRequest
 from edit_robust.core.images import ImageSet, Pixels, Triples
 
-#: Size and hash of an image's pixels; None where the picture itself is not at hand.
+#: Size and hash of a picture's pixels; None where it is not at hand.
 Content = tuple[tuple[int, ...], str] | None
 
 
@@ -28,7 +28,7 @@ def leaks(requests: Sequence[ImageRequest], sets: Sequence[ImageSet]) -> Mapping
     Two images are one picture where their pixels are the same, whatever their names, formats and folders. So they are
     where their names are the same (a crop of a photograph that is segmented is named after it), unless pixels of the
     same size say otherwise: two tables may each have a 0.png of their own. Of an image that was made from another
-    (`clean@edited`) the name of the clean one counts. Every image is read once.
+    (`clean@edited`) the clean one counts. Every picture of a set is read once.
     """
     judged = [list(_shown(x)) for x in sets]
     found = {}
@@ -62,10 +62,16 @@ def _trained_on(request: ImageRequest) -> Iterator[Picture]:
 
 
 def _shown(images: ImageSet) -> Iterator[Picture]:
-    """The pictures that a set shows; of one that was made from another only the name is known."""
-    for k, name in enumerate(images.ids):
-        made = images.probe == "edit" and "@" in name
-        yield Picture(_name(name), None if made else _content(images.load(k)))
+    """The pictures that a set shows, or that its images were made of; of one that the set does not give only the name
+    is known. A picture that is shown in several styles is read once."""
+    load, known = images.clean or images.load, dict[str, Content]()
+    for k, name in enumerate(map(_name, images.ids)):
+        if images.clean is None and images.probe == "edit" and "@" in images.ids[k]:
+            yield Picture(name, None)
+            continue
+        if name not in known:
+            known[name] = _content(load(k))
+        yield Picture(name, known[name])
 
 
 def _pictures(names: Sequence[str], pixels: Iterable[Pixels]) -> Iterator[Picture]:

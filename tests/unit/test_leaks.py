@@ -79,6 +79,27 @@ def test_files_are_compared_by_their_pixels(tmp_path: Path) -> None:
         assert leaks([request], again.image_sets([request])[:1]) == {request.id: (len(trained), 10)}
 
 
+def test_the_picture_behind_an_edited_image_counts(tmp_path: Path) -> None:
+    """A photograph that was trained on is judged by, too: as a copy under another name, in other edited images."""
+    rows = [row | {"split": ("train", "val")[k % 2]} for k, row in enumerate(pair_rows(tmp_path, n=4))]
+    save(tmp_path / "clean" / "copy.png", picture(0))
+    save(tmp_path / "edited" / "copy.png", picture(500))
+    rows.append({"path": "clean/copy.png", "edited_path": "edited/copy.png", "label": 0, "split": "val"})
+    task = pairs_task(tmp_path, rows)
+    (request,) = task.requests()
+    edit = task.image_sets([request])[1]
+    assert len(edit) == 3 and leaks([request], [edit]) == {request.id: (1, 3)}
+
+
+def test_a_photograph_is_read_once_for_all_its_styles() -> None:
+    read: list[int] = []
+    edit = ImageSet(
+        "edit", ("a@snow-0", "a@snow-1", "b@snow-0"), np.zeros(3, np.int64), lambda i: picture(9), "r",
+        clean=lambda i: read.append(i) or picture(i),
+    )  # fmt: skip
+    assert audit({"x@snow-2": picture(0)}, edit) == 2 and read == [0, 2]
+
+
 def test_the_built_in_world_shares_nothing() -> None:
     task = SceneWorldTask(n_validation=32, n_edit=8, n_search=8, n_natural=8, natural=["rendition", "snow"])
     (request,) = task.requests()

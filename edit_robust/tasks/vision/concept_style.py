@@ -275,7 +275,7 @@ class ConceptStyle:
         pairs = self._triples(concept, style, rows)
         return ImageSet(
             "edit", pairs.ids, pairs.labels, pairs.edited.__getitem__, request=name,
-            source="stylised" if self._stylised else "texture paste",
+            source="stylised" if self._stylised else "texture paste", clean=pairs.clean.__getitem__,
         )  # fmt: skip
 
     def image_sets(self, requests: Sequence[ImageRequest]) -> list[ImageSet]:

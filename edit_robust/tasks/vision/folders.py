@@ -19,7 +19,14 @@ from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.image_files import EXTENSIONS, decode_image, read_image
 from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.tasks.vision.label_files import flat_labels
-from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, imagenet_classes, read_label
+from edit_robust.tasks.vision.photographs import (
+    ClassNames,
+    csv_table,
+    file_beside,
+    imagenet_classes,
+    name_beside,
+    read_label,
+)
 
 ARCHIVES = (".tar", ".zip")
 _MAX_BYTES = 1 << 30  # of one member of an archive
@@ -240,14 +247,14 @@ def folder_listing(
 
 
 def csv_listing(path: str | Path, classes: ClassNames | None, option: str) -> Listing:
-    """The images of a table with the columns path and label; paths are relative to the table's folder."""
+    """The images of a table with the columns path and label; names are paths relative to the table's folder."""
     base = Path(path).expanduser().parent
     labels: dict[str, int] = {}
     for where, row in csv_table(path, option, ("path", "label"), (), strict=False):
         file_beside(base, row["path"], "path", where)
-        label = read_label(row["label"], classes, where)
-        if labels.setdefault(row["path"], label) != label:
-            raise UserError(f'{where}: "label" is {label}, but {row["path"]} had {labels[row["path"]]} before')
+        label, file = read_label(row["label"], classes, where), name_beside(base, row["path"])
+        if labels.setdefault(file, label) != label:
+            raise UserError(f'{where}: "label" is {label}, but {file} had {labels[file]} before')
     ids, name = tuple(labels), Path(path).name
     return Listing(
         ids, tuple(labels.values()), lambda i: read_image(base / Path(i).expanduser()), name, benchmark_of(classes)

@@ -20,6 +20,7 @@ from edit_robust.tasks.vision.photographs import (
     ClassNames,
     csv_table,
     file_beside,
+    name_beside,
     read_label,
     same_size,
     search_requests,
@@ -31,7 +32,8 @@ SPLITS = ("train", "search", "val")
 
 @dataclass(frozen=True)
 class PairRow:
-    """One pair as a table has it. `clean_id` is the path as written; `split` is "" where the table has none."""
+    """One pair as a table has it. `clean_id` and `edited_id` are paths relative to its folder (`name_beside`); `split`
+    is "" where the table has none."""
 
     where: str
     clean_id: str
@@ -64,8 +66,8 @@ def read_pairs(path: str, classes: ClassNames | None, option: str) -> list[PairR
             raise UserError(f'{where}: "split" is "{split}"; {nearest(split, SPLITS, "splits")}')
         label = read_label(row["label"], classes, where)
         found = PairRow(
-            where, row["path"], row["edited_path"], files["path"], files["edited_path"], files.get("mask_path"),
-            label, split,
+            where, name_beside(base, row["path"]), name_beside(base, row["edited_path"]),
+            files["path"], files["edited_path"], files.get("mask_path"), label, split,
         )  # fmt: skip
         if found.id in seen:
             raise UserError(f"{where}: the same path and edited_path as in {seen[found.id]}")
@@ -228,6 +230,7 @@ class Pairs:
             lambda i: read_image(rows[i].edited),
             request=request,
             source=Path(self.path).name,
+            clean=lambda i: read_image(rows[i].clean),
         )
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:

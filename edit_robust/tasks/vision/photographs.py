@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -229,6 +230,16 @@ def file_beside(base: Path, name: str, column: str, where: str) -> Path:
             f'{where}: "{column}": there is no file {path}; {nearest(path.name, around, f"in {path.parent}")}'
         )
     return path
+
+
+def name_beside(base: Path, name: str) -> str:
+    """The name of a file that a cell names: its path relative to the table's folder, however the cell spells it.
+
+    A file outside of the folder keeps the cell's spelling.
+    """
+    root = posixpath.normpath(base.absolute().as_posix())
+    place = posixpath.normpath((base.absolute() / Path(name).expanduser()).as_posix())
+    return place.removeprefix(f"{root}/") if place.startswith(f"{root}/") else name
 
 
 def same_size(sizes: Mapping[str, Path], where: str) -> tuple[int, int]:

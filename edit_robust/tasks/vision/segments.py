@@ -16,7 +16,7 @@ from edit_robust.core.image_files import EXTENSIONS, Mask, as_mask, image_size, 
 from edit_robust.core.images import Pixels
 from edit_robust.tasks.reading import parse_json, read_text
 from edit_robust.tasks.vision.folders import Listing
-from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, read_label
+from edit_robust.tasks.vision.photographs import ClassNames, csv_table, file_beside, name_beside, read_label
 from edit_robust.tasks.vision.textures import as_pixels, read_arrays
 
 
@@ -131,7 +131,7 @@ def table_segments(path: Path, classes: ClassNames, option: str) -> Segments:
         image = file_beside(path.parent, row["path"], "path", where)
         mask = file_beside(path.parent, row["mask_path"], "mask_path", where)
         read_mask(mask, image_size(image))  # a wrong one is found now, and not in the middle of an edit
-        rows.append((row["path"], image, mask, read_label(row["label"], classes, where)))
+        rows.append((name_beside(path.parent, row["path"]), image, mask, read_label(row["label"], classes, where)))
     if len({r[0] for r in rows}) < len(rows):
         raise UserError(f"{path}: two rows have the same path")
     return Segments(
