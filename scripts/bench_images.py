@@ -6,8 +6,8 @@ the whole network.
 Lines: VGG16 at block 10, 8 edits x 11 alphas on 19 corruptions. The naive loop corrupts every image again for every
 edited model, and runs the whole network. It is timed on one edit at `--naive-alphas` places, and its seconds are taken
 times what is left out; the fast path does everything.
-Alphas: a change of every parameter of ResNet18 at four alphas, a batch of 16: edited weights that are made once take the
-place of the model's, against copying and adding them each time; an alpha in multiples of a plain forward pass.
+Alphas: a change of every parameter of ResNet18 at four alphas, a batch of 16: edited weights, made once, take the place
+of the model's, against copying and adding them each time; an alpha in multiples of a plain forward pass.
 """
 
 from __future__ import annotations
