@@ -8,6 +8,8 @@ what does not depend on the argument is never computed again. The arithmetic is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -128,103 +130,117 @@ def _memory(x: Tensor) -> int:
     return x.untyped_storage()._cdata
 
 
+#: Call the function with the values of some numbers, note its result under another one, and forget further ones.
+_Step = tuple[Callable[..., Any], tuple[int, ...], int, tuple[int, ...]]
+
+
 class _Tape:
-    """The operations that depend on the argument, in order; every tensor among them has a number."""
+    """The operations that depend on the argument, in order. Every value that goes in or comes out has a number."""
 
     def __init__(
         self, operations: Sequence[_Operation], ahead: int, x: Tensor, out: Sequence[Tensor], gradient: Tensor
     ) -> None:
         moving = _moving(operations, x)
-        self._number, self._held = {id(x): 0}, [None]
-        self._forward = list(self._steps(operations[:ahead], moving))
-        self._backward = list(self._steps(operations[ahead:], moving))
-        self._out, self._gradient = [self._reference(y) for y in out], self._reference(gradient)
+        self._held: list[Any] = [None]
+        self._number = {id(x): 0}  # of tensors that move
+        self._constant: set[int] = set()
+        forward = [step for op in operations[:ahead] for step in self._steps(op, moving)]
+        backward = [step for op in operations[ahead:] for step in self._steps(op, moving)]
+        self._out, self._gradient = [self._input(y) for y in out], self._input(gradient)
         del self._number  # the recorded tensors go with the operations, and their ids mean nothing any more
-        self._forget_early()
+        kept = {*self._constant, *self._out, self._gradient}
+        self._backward = _forgetting(backward, kept)
+        self._forward = _forgetting(forward, kept)
 
-    def _steps(self, operations: Sequence[_Operation], moving: set[int]) -> Iterator[tuple[Any, ...]]:
-        """(call, arguments, keyword arguments, places in them to be filled with tensors, numbers of the results), to
-        which `_forget_early` adds the numbers of tensors that no later step uses."""
-        for op in operations:
-            if not op.gave & moving:
-                continue
-            if op.call is torch.ops.aten.detach.default:
-                self._number[id(op.result)] = self._number[id(op.args[0])]
-                continue
-            args, kwargs = [_copied(a) for a in op.args], {k: _copied(a) for k, a in op.kwargs.items()}
-            places = [*self._places(args), *self._places(kwargs)]
-            one = isinstance(op.result, Tensor)
-            numbers = [self._new(y) for y in ((op.result,) if one else op.result)]
-            yield op.call, args, kwargs, places, numbers[0] if one else numbers
+    def _steps(self, op: _Operation, moving: set[int]) -> Iterator[_Step]:
+        if not op.gave & moving:
+            return
+        if op.call is torch.ops.aten.detach.default:
+            self._number[id(op.result)] = self._number[id(op.args[0])]
+            return
+        nested = any(isinstance(a, list | tuple) and isinstance(next(_tensors(a), None), Tensor) for a in op.args)
+        if nested or any(id(v) in self._number for v in op.kwargs.values()):
+            given: Sequence[Any] = list(_tensors((op.args, list(op.kwargs.values()))))
+            function = _filled(op.call, op.args, op.kwargs)
+        else:
+            given, function = op.args, partial(op.call, **op.kwargs) if op.kwargs else op.call
+        inputs = tuple(self._input(value) for value in given)
+        if isinstance(op.result, Tensor):
+            yield function, inputs, self._output(op.result), ()
+            return
+        together = self._output(None)
+        yield function, inputs, together, ()
+        for k, y in enumerate(op.result):
+            if isinstance(y, Tensor):
+                yield itemgetter(k), (together,), self._output(y), ()
 
-    def _forget_early(self) -> None:
-        """Let go of every tensor after its last use: memory that is warm is used again."""
-        kept = {r for r in (*self._out, self._gradient) if isinstance(r, int)}
-        for steps in (self._backward, self._forward):
-            for k in reversed(range(len(steps))):
-                *step, places, numbers = steps[k]
-                given = numbers if isinstance(numbers, list) else [numbers]
-                used = {n for _, _, n in places} | {n for n in given if n is not None}
-                steps[k] = (*step, places, numbers, tuple(used - kept))
-                kept |= used
+    def _input(self, value: Any) -> int:
+        """The number of a tensor that moves; a new one for anything else, which stays as it is."""
+        if id(value) in self._number:
+            return self._number[id(value)]
+        self._held.append(value.detach() if isinstance(value, Tensor) else value)
+        self._constant.add(len(self._held) - 1)
+        return len(self._held) - 1
 
-    def _new(self, y: Any) -> int | None:
+    def _output(self, y: Tensor | None) -> int:
         """The number of a result; an operation in place gives back a tensor that has one."""
-        if not isinstance(y, Tensor):
-            return None
-        if id(y) not in self._number:
-            self._number[id(y)] = len(self._held)
-            self._held.append(None)
-        return self._number[id(y)]
+        if y is not None and id(y) in self._number:
+            return self._number[id(y)]
+        self._held.append(None)
+        if y is not None:
+            self._number[id(y)] = len(self._held) - 1
+        return len(self._held) - 1
 
-    def _places(self, box: Any) -> Iterator[tuple[Any, Any, int]]:
-        """(list or dict, index or key, number of the tensor that belongs there)"""
-        for i, value in box.items() if isinstance(box, dict) else enumerate(box):
-            if isinstance(value, Tensor) and id(value) in self._number:
-                yield box, i, self._number[id(value)]
-            elif isinstance(value, list):
-                yield from self._places(value)
-
-    def _reference(self, y: Tensor) -> int | Tensor:
-        return self._number.get(id(y), y.detach())
-
-    def _run(self, steps: Sequence[tuple[Any, ...]]) -> None:
-        held: list[Any] = self._held
-        for call, args, kwargs, places, numbers, last in steps:
-            for box, i, n in places:
-                box[i] = held[n]
-            result = call(*args, **kwargs)
-            if type(numbers) is int:
-                held[numbers] = result
-            else:
-                for n, y in zip(numbers, result, strict=True):
-                    if n is not None:
-                        held[n] = y
-            result = y = None
-            for box, i, _ in places:
-                box[i] = None
+    def _run(self, steps: Sequence[_Step]) -> None:
+        held = self._held
+        for function, given, number, last in steps:
+            held[number] = function(*[held[i] for i in given])
             for n in last:
                 held[n] = None
 
-    def _given(self, reference: int | Tensor) -> Tensor:
-        found: Any = self._held[reference] if isinstance(reference, int) else reference
-        return found.clone()
-
     def values(self, x: Tensor) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            self._held[0] = x.detach()  # type: ignore[call-overload]
+            self._held[0] = x.detach()
             self._run(self._forward)
-        return tuple(self._given(y) for y in self._out)
+        return tuple(self._held[n].clone() for n in self._out)
 
     def gradient(self) -> Tensor:
         with torch.inference_mode():
             self._run(self._backward)
-        return self._given(self._gradient)
+        found: Tensor = self._held[self._gradient].clone()
+        return found
 
 
-def _copied(x: Any) -> Any:
-    """Lists and tuples as new lists, so that places in them can be filled."""
-    return [_copied(part) for part in x] if isinstance(x, list | tuple) else x
+def _forgetting(steps: Sequence[_Step], kept: set[int]) -> list[_Step]:
+    """The steps, each forgetting what no later one uses: memory that is warm is used again. kept: numbers that are used
+    later; those that the steps use are added."""
+    found = []
+    for function, given, number, _ in reversed(steps):
+        used = {*given, number}
+        found.append((function, given, number, tuple(used - kept)))
+        kept |= used
+    return found[::-1]
+
+
+_PLACE = object()
+
+
+def _filled(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Any]:
+    """The call as a function of all tensors in its arguments, one after the other."""
+
+    def emptied(x: Any) -> Any:
+        return _PLACE if isinstance(x, Tensor) else [emptied(y) for y in x] if isinstance(x, list | tuple) else x
+
+    def put(x: Any, tensors: Iterator[Tensor]) -> Any:
+        return next(tensors) if x is _PLACE else [put(y, tensors) for y in x] if isinstance(x, list) else x
+
+    frame, named = emptied(args), {k: emptied(v) for k, v in kwargs.items()}
+
+    def run(*tensors: Tensor) -> Any:
+        left = iter(tensors)
+        return call(*[put(x, left) for x in frame], **{k: put(v, left) for k, v in named.items()})
+
+    return run
 
 
 def _moving(operations: Sequence[_Operation], x: Tensor) -> set[int]:

@@ -100,6 +100,7 @@ def test_without_an_entry_questions_are_asked_in_batches(tiny_model: Get, lacks:
             "from the block 1 on: it was told so" if lacks == "projections" else "ordinary batches: it was told so"
         )
         assert scorer.how == expected
+        scorer.score()  # how blocks are called is noted the first time
         forwards: list[int] = []
         hook = model.anatomy.blocks[-1].register_forward_hook(lambda m, a, o: forwards.append(1))
         try:
