@@ -34,7 +34,7 @@ check: $(READY) ## Formatting, lint, types, and every config bound to its constr
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_configs.py
 
-bench: $(READY) ## Print how much faster the fast paths are than the plain ones, measured side by side
+bench: $(READY) ## Measure how fast it is, against what one would run otherwise; fails where results differ or it is too slow
 	$(BIN)/python scripts/bench.py $(ARGS)
 	$(BIN)/python scripts/bench_corruptions.py
 	$(BIN)/python scripts/bench_images.py

@@ -1,7 +1,9 @@
 """How much faster the corruptions are than imagecorruptions': both in one process, on one thread, on the same image.
 
 imagecorruptions does not run on current libraries as it is; tests/helpers/imagecorruptions_repaired.py brings it to run
-without changing its code. Each time is the best of some calls; results are compared too.
+without changing its code. Each time is the best of some calls, in seconds of the processor. The exit code says whether
+every image is equal bit for bit, and the whole as fast as `FLOOR` asks; glass_blur, whose original is a loop in Python,
+does not count towards it.
 """
 
 # ruff: noqa: E402
@@ -27,6 +29,8 @@ from rich.table import Table
 from edit_robust.shifts import ALL, corrupt
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
+#: How many times as fast all corruptions but glass_blur must be, together.
+FLOOR = 3.5
 
 
 def reference() -> Callable[[np.ndarray, str, int, int], np.ndarray]:
@@ -54,9 +58,9 @@ def best_of(repeats: int, action: Callable[[], Any]) -> float:
     """Milliseconds of the fastest call."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         action()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 1000 * min(times)
 
 
@@ -88,13 +92,14 @@ def bench(
     return rows
 
 
-def main() -> None:
+def main() -> int:
+    """Print the table; 1 where an image differs or the whole is too slow, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--size", type=int, default=224, help="side of the image in pixels")
     parser.add_argument("--repeats", type=int, default=3, help="calls of which the fastest counts")
     args = parser.parse_args()
     rows = bench(args.size, repeats=args.repeats)
-    title = f"{args.size} x {args.size}, one thread, milliseconds over 5 severities"
+    title = f"one image of {args.size} x {args.size}, 1 thread, CPU milliseconds over 5 severities"
     table = Table("corruption", "imagecorruptions", "edit-robust", "ratio", "bit-equal", title=title)
     for row in rows:
         equal = "yes" if row["equal"] else "NO"
@@ -104,9 +109,10 @@ def main() -> None:
     table.add_row("all", f"{old:.1f}", f"{new:.2f}", f"{old / new:.1f}x", "")
     rest = [r for r in rows if r["name"] != "glass_blur"]
     old, new = sum(r["old"] for r in rest), sum(r["new"] for r in rest)
-    table.add_row("all but glass_blur", f"{old:.1f}", f"{new:.2f}", f"{old / new:.1f}x", "")
+    table.add_row("all but glass_blur", f"{old:.1f}", f"{new:.2f}", f"{old / new:.1f}x (floor {FLOOR}x)", "")
     Console().print(table)
+    return int(old / new < FLOOR or not all(row["equal"] for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
