@@ -19,6 +19,8 @@ from edit_robust.models.vision import usage
 from edit_robust.models.vision.anatomy import visits
 from edit_robust.models.vision.classifier import Classifier
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> Callable[[str], Classifier]:

@@ -25,6 +25,8 @@ from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.language.counterfact import Counterfact
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts")
 RIGHT = np.array([0] * 3 + [1] * 10)  # neighbours shall keep their own answer
 
