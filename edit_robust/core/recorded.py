@@ -60,13 +60,24 @@ class _Refused(Exception):
 
 
 class _Operation:
-    """One call of the kind that PyTorch dispatches, with everything it was given and gave."""
+    """One call of the kind that PyTorch dispatches, with everything it was given and gave.
+
+    given, gave: the memory of the tensors among its arguments and results.
+    """
 
     def __init__(self, call: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
-        self.call, self.args, self.kwargs = call, args, kwargs
-        self.result = result
-        self.given = {_memory(t) for t in _tensors((args, list(kwargs.values())))}
-        self.gave = {_memory(t) for t in _tensors(result)}
+        self.call, self.args, self.kwargs, self.result = call, args, kwargs, result
+        self.given: set[int] = set()
+        self.gave: set[int] = set()
+
+    def locate(self, memory: dict[int, int]) -> None:
+        """Find out `given` and `gave`; memory: of the tensors met so far, by id."""
+        for x, found in ((self.args, self.given), (tuple(self.kwargs.values()), self.given), (self.result, self.gave)):
+            for t in _tensors(x):
+                name = id(t)
+                if name not in memory:
+                    memory[name] = t.untyped_storage()._cdata  # the same for tensors that share memory
+                found.add(memory[name])
 
     def arguments(self) -> Iterator[tuple[Any, Any]]:
         """(argument of its schema, value), without those left out."""
@@ -74,12 +85,12 @@ class _Operation:
         yield from zip(arguments, self.args, strict=False)
         yield from ((a, self.kwargs[a.name]) for a in arguments if a.name in self.kwargs)
 
-    def written(self) -> set[int]:
-        """The memory that it changes in place."""
+    def written(self) -> list[Tensor]:
+        """The tensors that it changes in place."""
         if not self.call._schema.is_mutable:
-            return set()
+            return []
         changed = [v for a, v in self.arguments() if a.alias_info is not None and a.alias_info.is_write]
-        return {_memory(t) for t in _tensors(changed)}
+        return _tensors(changed)
 
     def varies(self) -> bool:
         """Whether its result's shape, or a number outside of tensors, depends on the numbers in what it is given, or
@@ -116,18 +127,19 @@ class _Recording(TorchDispatchMode):
         return result
 
 
-def _tensors(x: Any) -> Iterator[Tensor]:
+def _tensors(x: Any) -> list[Tensor]:
     """All tensors in nested lists and tuples."""
     if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, list | tuple):
-        for part in x:
-            yield from _tensors(part)
-
-
-def _memory(x: Tensor) -> int:
-    """The same for tensors that share memory."""
-    return x.untyped_storage()._cdata
+        return [x]
+    if not isinstance(x, list | tuple):
+        return []
+    found: list[Tensor] = []
+    for part in x:
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, list | tuple):
+            found += _tensors(part)
+    return found
 
 
 #: Call the function with the values of some numbers, note its result under another one, and forget further ones.
@@ -158,9 +170,9 @@ class _Tape:
         if op.call is torch.ops.aten.detach.default:
             self._number[id(op.result)] = self._number[id(op.args[0])]
             return
-        nested = any(isinstance(a, list | tuple) and isinstance(next(_tensors(a), None), Tensor) for a in op.args)
+        nested = any(isinstance(a, list | tuple) and _tensors(a) for a in op.args)
         if nested or any(id(v) in self._number for v in op.kwargs.values()):
-            given: Sequence[Any] = list(_tensors((op.args, list(op.kwargs.values()))))
+            given: Sequence[Any] = _tensors((op.args, tuple(op.kwargs.values())))
             function = _filled(op.call, op.args, op.kwargs)
         else:
             given, function = op.args, partial(op.call, **op.kwargs) if op.kwargs else op.call
@@ -216,6 +228,8 @@ def _forgetting(steps: Sequence[_Step], kept: set[int]) -> list[_Step]:
     later; those that the steps use are added."""
     found = []
     for function, given, number, _ in reversed(steps):
+        if isinstance(function, itemgetter) and number not in kept:  # one of several results, which nobody looks at
+            continue
         used = {*given, number}
         found.append((function, given, number, tuple(used - kept)))
         kept |= used
@@ -245,14 +259,16 @@ def _filled(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callab
 
 def _moving(operations: Sequence[_Operation], x: Tensor) -> set[int]:
     """The memory of whatever differs for another argument, or is written to. _Refused where that leads astray."""
+    memory: dict[int, int] = {id(x): x.untyped_storage()._cdata}
     made: set[int] = set()
     written: set[int] = set()
     for op in operations:
+        op.locate(memory)
         made |= op.gave - op.given
-        written |= op.written()
+        written |= {memory[id(t)] for t in op.written()}
     if not written <= made:
         raise _Refused("something that was there before is written to")
-    moving = {_memory(x)} | written
+    moving = {memory[id(x)], *written}
     for op in operations:
         if op.given & moving:
             if op.varies():

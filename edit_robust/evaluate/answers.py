@@ -51,9 +51,12 @@ class Answers(Measure):
     def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:
         records: list[Record] = []
         arrays: dict[str, np.ndarray] = {}
+        asked: dict[bytes, Scores] = {}  # the last check and the end ask the same questions
         for scope in point.scopes:
             index = self.questions.rows(scope.requests, scope.probes)
-            scores = self._scorer.score(index.tolist())
+            if (key := index.tobytes()) not in asked:
+                asked[key] = self._scorer.score(index.tolist())
+            scores = asked[key]
             arrays[f"{scope.name}|index"] = index.astype(np.int32)
             arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
             arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)

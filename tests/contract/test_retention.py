@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.runs import go, options, override, prepared
@@ -14,6 +15,7 @@ from helpers.runs import go, options, override, prepared
 from edit_robust.core import Record
 from edit_robust.evaluate.answers import Answers
 from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.models.language.scorer import Scorer
 from edit_robust.runs.reader import Run
 
 Made = Callable[..., Run]
@@ -55,6 +57,23 @@ def test_forgetting_needs_the_edits_own_question_alone(made: Made) -> None:
     for key in ("forgotten_pct", "forgotten_es_pct", "retention_ES", "retention_PS", "retention_NS", "retention_S"):
         assert seldom.summary.get(key) == often.summary.get(key), key
     assert seldom.summary["retention_PS"] is not None
+
+
+def test_the_last_check_and_the_end_are_asked_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = Scorer.score
+
+    def score(self: Scorer, which: Any = None) -> Any:
+        asked.append(len(which))
+        return real(self, which)
+
+    monkeypatch.setattr(Scorer, "score", score)
+    run = made("trajectory.every=4", "seed=7")
+    last = run.arrays(4, "answers")
+    everything = len(last["final|index"])
+    assert np.array_equal(last["retention|index"], last["final|index"])
+    assert np.array_equal(last["retention|logp"], last["final|logp"])
+    assert asked.count(everything) == 2, "before the edits, and once after them"
 
 
 def test_the_status_says_how_questions_are_run(made: Made) -> None:
