@@ -18,6 +18,8 @@ from edit_robust.models.vision.classifier import Classifier
 from edit_robust.models.vision.fully_connected import run_as_linear
 from edit_robust.models.vision.preprocessing import Preprocessing, crop
 
+pytestmark = pytest.mark.slow
+
 NETS = [
     # library, architecture, input size, number of blocks, an early layer, f_<=l ends at
     ("timm", "resnet18", 64, 8, "layer1.0.conv2", "layer1.0"),

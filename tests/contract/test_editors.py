@@ -22,6 +22,8 @@ from edit_robust.editors.language.memit import Memit
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=KINDS)
 def bench(

@@ -11,6 +11,8 @@ from helpers.pictures import clean_of
 
 from edit_robust.tasks.vision.scene_world import SceneWorldTask
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
