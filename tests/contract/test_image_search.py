@@ -101,4 +101,7 @@ def test_patience_is_a_number_of_steps() -> None:
     how = Training((0.1, 1.0), 100, patience=20)
     assert [how.given_up(step, 10) for step in (20, 29, 30)] == [False, False, True]
     assert not Training((0.1, 1.0), 100).given_up(10**9, 10)
+    warming = Training((0.1,), 1000, patience=20, optimizer="paint", warmup=500)
+    assert not warming.given_up(500, 0) and not warming.given_up(519, 0) and warming.given_up(520, 0)
+    assert warming.given_up(630, 610) and not warming.given_up(620, 610)
     assert not Training((0.1,), 100, select="none", patience=1).given_up(50, 0), "the last weights are kept: all steps"

@@ -53,7 +53,8 @@ class ImageEditor(ABC):
     lr_grid: learning rates that `lr=search` tries; null: 1e-5 to 100.   check_every: steps between two measurements of
     the accuracy by which weights are chosen.   max_drop: prefer changes that cost the clean images of selection at most
     this accuracy; null: the paper's choice.   momentum: of SGD.
-    patience: steps after which a learning rate whose accuracy gets no better is given up; null: never, as in the paper.
+    patience: steps after which a learning rate whose accuracy gets no better is given up; null: never, as in the paper,
+        which takes 80,000 steps for its eight rates.
     `training`, which subclasses set, says how weights are trained and chosen.
     """
 
@@ -66,7 +67,7 @@ class ImageEditor(ABC):
     lr_grid: list[float] | None = None
     check_every: int = 10
     max_drop: float | None = None
-    patience: int | None = None
+    patience: int | None = 100
     momentum: float = 0.9
     training: Training = field(init=False, repr=False)
 

@@ -24,8 +24,8 @@ class Training:
     measurements of the accuracy by which weights are chosen.   select: images of that accuracy: `search` (a split of
     their own), `validation` (the reported images, as in the paper), `train`, or `none` (the last weights are kept).
     max_drop: prefer weights that cost the clean images at most this accuracy.
-    patience: steps after which a learning rate is given up when its accuracy of selection has got no better; None: it
-    goes on to the last epoch, as in the paper.
+    patience: steps, after those of warm-up, after which a learning rate is given up when its accuracy of selection has
+    got no better; None: it goes on to the last epoch, as in the paper.
     optimizer: sgd | adam | paint (AdamW with linear warm-up, cosine and clipping: mlfoundations/patching).
     """
 
@@ -55,8 +55,14 @@ class Training:
             raise UserError("editor.select=none keeps the last weights: it needs one editor.lr, not a search")
 
     def given_up(self, step: int, best: int) -> bool:
-        """Whether to go no further at a step, when the best weights are those of the step `best`."""
-        return self.patience is not None and self.select != "none" and step - best >= self.patience
+        """Whether to go no further at a step, when the best weights are those of the step `best`.
+
+        Steps of warm-up do not count: their learning rates are not yet the one that is tried.
+        """
+        if self.patience is None or self.select == "none":
+            return False
+        warm = self.warmup if self.optimizer == "paint" else 0
+        return step - max(best, warm) >= self.patience
 
     @property
     def title(self) -> str:
