@@ -1,0 +1,221 @@
+"""What MEMIT and its descendants share: a value for every request, written bottom up over several layers.
+
+z = block output at the last edited layer + delta, optimised for each request at the model's present weights. Then, from
+the lowest layer up, keys K [d_in, n] and z_cur are read after the layers below have changed, and
+
+    R = (z - z_cur) / (layers still to come, this one included)
+
+is given to the method, which answers with the change of this layer (Meng et al. 2023, arXiv 2210.07229, eqs. 14-21).
+A method is a subclass of `LayerEditor`: it says `factors`, V of dW = R V^T, or, where its change is another, `term`.
+"""
+# Without postponed annotations: the constructors of subclasses repeat these, in modules that do not know their names.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from edit_robust.core import Delta, LowRank, Request, TextRequest
+from edit_robust.core.delta import Term
+from edit_robust.core.editable import Layer
+from edit_robust.core.options import DataFile
+from edit_robust.core.work import Workspace
+from edit_robust.editors.base import Edit, State, refuse_nonfinite
+from edit_robust.editors.language.helpers.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
+from edit_robust.editors.language.helpers.moments import Inverse, second_moments
+from edit_robust.editors.language.helpers.values import Options, optimise_values, subject_rows, value_options
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `prepare` makes. groups: context templates.  inverses: C^-1 of every edited layer, through its factor."""
+
+    groups: Groups
+    inverses: Mapping[str, Inverse]
+
+
+@dataclass(frozen=True)
+class LayerProblem:
+    """What is to be written into one layer.
+
+    layer: the projection; its weight as it stands, the layers below already changed, is `layer.matrix()`.
+    keys: K, one column a request, float64, on the layer's device.   residual: R, what they shall give more, float64.
+    """
+
+    layer: Layer
+    keys: Float[Tensor, "d_in n"]
+    residual: Float[Tensor, "d_out n"]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """What one way up has written. terms: the change of each weight, by parameter name.   keys: [n, d_in] in float32,
+    by layer name, as they were read for the solve."""
+
+    terms: Mapping[str, Term]
+    keys: Mapping[str, Float[Tensor, "n d_in"]]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LayerEditor:
+    """An editor that writes values into several layers, bottom up.
+
+    v_lr, v_num_grad_steps, v_weight_decay, clamp_norm_factor, kl_factor: of the value optimisation.
+    mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C, drawn from it
+        at random; mom2_max_tokens: each is cut to so many tokens (None: to what the model can read).
+    context_templates: `sampled`, `bare` or a JSON file.
+    value_batch: requests optimised side by side.
+    """
+
+    batches: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("injection", "trace", "block_output")
+    takes: ClassVar[type[Request]] = TextRequest
+    #: Whether an edit leaves its keys, `{layer}` -> [n, d_in], for later ones; they are in `state.carried`.
+    remembers: ClassVar[bool] = False
+
+    name: str = "memit"
+    layers: int | list[int] | str = "auto"
+    v_lr: float = 0.5
+    v_num_grad_steps: int = 20
+    v_weight_decay: float = 0.5
+    clamp_norm_factor: float = 0.75
+    kl_factor: float = 0.0625
+    mom2: Literal["computed"] | DataFile = "computed"
+    mom2_dataset: Literal["task"] | DataFile = "task"
+    mom2_n_samples: int = 1000
+    mom2_max_tokens: int | None = None
+    context_templates: Literal["sampled", "bare"] | DataFile = "sampled"
+    value_batch: int = 8
+    fast: bool | None = None
+    optimisation: Options = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimisation = value_options(
+            self.v_lr,
+            self.v_num_grad_steps,
+            self.v_weight_decay,
+            self.clamp_norm_factor,
+            self.kl_factor,
+            self.fast,
+            mom2_n_samples=self.mom2_n_samples,
+            mom2_max_tokens=1 if self.mom2_max_tokens is None else self.mom2_max_tokens,
+            value_batch=self.value_batch,
+        )
+
+    # -- what a method says of itself --------------------------------------------------------------------------------
+
+    def given(
+        self,
+        model: CausalLM,
+        groups: Groups,
+        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        task: Task,
+        work: Workspace,
+    ) -> Any:
+        """What edits are made with: `Given` or more. moments: C of each layer, float64."""
+        return Given(groups, {n: Inverse.of(c) for n, c in moments.items()})
+
+    def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
+        """V of dW = R V^T, float64. LinAlgError where there is none."""
+        raise NotImplementedError
+
+    def term(self, problem: LayerProblem, state: State[Any]) -> Term:
+        """The change of the layer; it is written before the layers above are looked at."""
+        return LowRank(problem.residual.float(), self.factors(problem, state).float())
+
+    def finish(self, model: CausalLM, terms: Mapping[str, Term]) -> Mapping[str, Term]:
+        """The changes that make the edit, from those written on the way up. The model is as it was before the edit."""
+        return terms
+
+    def targets(
+        self, model: CausalLM, requests: Sequence[Request], state: State[Any]
+    ) -> tuple[Float[Tensor, "n d"], list[dict[str, float]]]:
+        """z of every request, at the model's present weights, and what is known about how it was found."""
+        found, infos = [], []
+        for i in range(0, len(requests), self.value_batch):
+            some = requests[i : i + self.value_batch]
+            templates = flatten(state.given.groups)
+            values = optimise_values(model, state.layers[-1], "block", some, templates, **self.optimisation)
+            found.append(values.value)
+            infos += values.info
+        return torch.cat(found), infos
+
+    def residual(
+        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int
+    ) -> Float[Tensor, "n d_out"]:
+        """What a layer shall add to the outputs of its keys, float64; `left` layers are still to come, it included."""
+        now = model.block_output(state.layers[-1], *subject_rows(model, requests, ["{}"]))
+        return (targets.double() - now.to(targets.device).double()) / left
+
+    # -- what they share ---------------------------------------------------------------------------------------------
+
+    def auto_layers(self, n_layers: int) -> list[int]:
+        """Up to five layers that end about a third of the way up, as the published presets do."""
+        last = max(round(0.33 * (n_layers - 1)), min(1, n_layers - 1))
+        return list(range(max(0, last - 4), last + 1))
+
+    def prepare(self, model: CausalLM, layers: Sequence[str], task: Task, work: Workspace) -> State[Any]:
+        layers = sorted(layers, key=lambda n: model.layers[n].index)
+        groups = context_templates(model, self.context_templates, (self.name, "memit"), MEMIT_RECIPE, work)
+        moments = second_moments(
+            model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work, self.mom2_max_tokens
+        )
+        return State(tuple(layers), self.given(model, groups, moments, task, work))
+
+    def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
+        targets, infos = self.targets(model, requests, state)
+        return [self.spread(model, [r], targets[i : i + 1], [infos[i]], state) for i, r in enumerate(requests)]
+
+    def edit(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Edit:
+        targets, infos = self.targets(model, requests, state)
+        return self.spread(model, requests, targets, infos, state)
+
+    def spread(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> Edit:
+        """The edit that gives the requests their targets; the model is left as found."""
+        base = model.position
+        with model.held(state.changes(model)):
+            climb = self.climb(model, requests, targets, state)
+        delta = Delta(self.finish(model, climb.terms), base)
+        carry = dict(climb.keys) if self.remembers else {}
+        return refuse_nonfinite(Edit(delta, [{**i, "delta_norm": delta.norm()} for i in infos], carry))
+
+    def climb(
+        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
+    ) -> Climb:
+        """Change the layers, the lowest first, and leave them changed. Ends early at a change that is not finite."""
+        terms: dict[str, Term] = {}
+        read: dict[str, Tensor] = {}
+        for i, name in enumerate(state.layers):
+            layer = model.layers[name]
+            keys = mean_keys(model, name, requests, state.given.groups)
+            residual = self.residual(model, requests, targets, state, len(state.layers) - i)
+            read[name] = keys
+            k = keys.double().T
+            term = self.term(LayerProblem(layer, k, residual.T.to(k.device)), state)
+            terms[layer.weight_name] = term
+            step = Delta({layer.weight_name: term}, model.position)
+            if not step.finite():
+                break
+            model.add(step)
+        return Climb(terms, read)
+
+
+def mean_keys(model: CausalLM, layer: str, requests: Sequence[Request], groups: Groups) -> Float[Tensor, "n d_in"]:
+    """Mean key within each group of templates, then over groups: half the bare prompt, half the sampled ones."""
+    templates = flatten(groups)
+    keys = model.trace(*subject_rows(model, requests, templates), [layer])[layer].float()
+    keys = keys.reshape(len(requests), len(templates), -1)
+    parts = keys.split([len(g) for g in groups], dim=1)
+    return torch.stack([p.mean(1) for p in parts]).mean(0)
