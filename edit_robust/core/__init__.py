@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from edit_robust.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from edit_robust.core.data import Column, Example, ImageRequest, Probe, Record, Request, Scores, TextRequest
+    from edit_robust.core.data import Column, Example, ImageRequest, Probe, Record, Request, Ripple, Scores, TextRequest
     from edit_robust.core.delta import Delta, Dense, LowRank
     from edit_robust.core.editable import Editable, Layer
 
 _WHERE = {
     **dict.fromkeys(
-        ("Column", "Example", "ImageRequest", "Probe", "Record", "Request", "Scores", "TextRequest"), "data"
+        ("Column", "Example", "ImageRequest", "Probe", "Record", "Request", "Ripple", "Scores", "TextRequest"), "data"
     ),
     **dict.fromkeys(("Delta", "Dense", "LowRank"), "delta"),
     **dict.fromkeys(("Editable", "Layer"), "editable"),
@@ -33,6 +33,7 @@ __all__ = [
     "Probe",
     "Record",
     "Request",
+    "Ripple",
     "Scores",
     "TextRequest",
     "UserError",

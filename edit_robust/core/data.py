@@ -40,6 +40,20 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Ripple:
+    """A question about what follows from an edit, or must not follow from it.
+
+    kind:  what it tries (alias, reasoning, reversal, negation, prefix, same-subject, ...): numbers are means a kind.
+    right: the answer that is right once the edit is made.   other: a wrong one to compare it with; None: there is none.
+    """
+
+    kind: str
+    prompt: str
+    right: str
+    other: str | None = None
+
+
+@dataclass(frozen=True)
 class TextRequest(Request):
     """A change of what a language model says, with the questions that tell what the change did.
 
@@ -47,6 +61,10 @@ class TextRequest(Request):
     neighbours:  prompts about other subjects, each with its right answer.
     relation:    the data set's name of the relation; None: it gives none.
     single_token_subject: whether the subject is one token of the world's own tokenizer; None: not known.
+    question:    the fact asked as a question; None: there is no other way to ask than the prompt.
+    generation:  prompts about the subject for a text to begin with.
+    references:  texts about things for which the new answer is true: what generated text is compared with.
+    ripple:      questions about what follows from the edit.
     """
 
     about: ClassVar[str] = "requests in words"
@@ -55,6 +73,10 @@ class TextRequest(Request):
     neighbours: tuple[Neighbour, ...] = ()
     relation: str | None = None
     single_token_subject: bool | None = None
+    question: str | None = None
+    generation: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    ripple: tuple[Ripple, ...] = ()
 
 
 @dataclass(frozen=True)

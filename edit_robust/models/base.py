@@ -87,6 +87,7 @@ class Generates(Protocol):
         generator: torch.Generator | None = None,
         stop: Sequence[str] | None = None,
         batch_size: int | None = None,
+        max_length: int | None = None,
     ) -> list[str]:
         """What follows prefix + prompt, a text a prompt: greedily, or drawn with a passed generator."""
         ...

@@ -173,6 +173,16 @@ def test_text_ends_at_the_window(tiny_model: Get) -> None:
         model.generate(["Ada plays the flute. " * 60], 5)
 
 
+def test_text_ends_where_prompt_and_text_are_long_enough(model: CausalLM) -> None:
+    """Prompts of different lengths get different room; one that fills it alone is followed by nothing."""
+    lengths = [len(model.text.encode(p)) for p in PROMPTS]
+    total = sorted(lengths)[-2]
+    assert max(lengths) > total > min(lengths)
+    want = [by_hand(model, p, total - n) if total > n else "" for p, n in zip(PROMPTS, lengths, strict=True)]
+    assert model.generate(PROMPTS, total, max_length=total) == want
+    assert model.generate(PROMPTS, total, max_length=total, batch_size=1) == want
+
+
 def test_attention_that_sees_a_window(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Rows with a gap would see too little; they stand together only with rows of their own length."""
     folder = Path(shutil.copytree(checkpoint("mistral"), tmp_path / "window"))

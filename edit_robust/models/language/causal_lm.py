@@ -175,6 +175,7 @@ class CausalLM(Decoder):
         generator: torch.Generator | None = None,
         stop: Sequence[str] | None = None,
         batch_size: int | None = None,
+        max_length: int | None = None,
     ) -> list[str]:
         """What the model says after each prompt, without the prompt: up to `max_new_tokens` tokens, an end-of-text
         token, or the first of the texts `stop`, which is left out.
@@ -184,6 +185,7 @@ class CausalLM(Decoder):
                     at a `temperature`, and needs a `generator`. What is drawn for a prompt depends on the generator's
                     state, the prompt, and how often the same prompt stands before it in the list; on nothing else.
         batch_size: prompts that run side by side; None: as many as `batch_tokens` allows.
+        max_length: tokens of prompt and text together; a prompt that has as many by itself is followed by nothing.
         Raises UserError for a prompt that fills the model's window.
         """
         return generation.generate(
@@ -197,6 +199,7 @@ class CausalLM(Decoder):
             generator=generator,
             stop=stop,
             batch_size=batch_size,
+            max_length=max_length,
         )
 
     @torch.no_grad()

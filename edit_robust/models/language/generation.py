@@ -91,13 +91,13 @@ def generate(
     generator: torch.Generator | None = None,
     stop: Sequence[str] | None = None,
     batch_size: int | None = None,
+    max_length: int | None = None,
 ) -> list[str]:
     """See `CausalLM.generate`."""
     _check(max_new_tokens, sample, top_k, temperature, generator, batch_size)
     texts = [f"{prefix}{p}" for p in prompts]
-    limits = Limits(
-        end_tokens(model), tuple(s for s in stop or () if s), max_new_tokens, model.max_tokens, model.text.decode
-    )
+    window = min(model.max_tokens, max_length or model.max_tokens)
+    limits = Limits(end_tokens(model), tuple(s for s in stop or () if s), max_new_tokens, window, model.text.decode)
     generators = _generators(texts, generator) if sample and generator is not None else [None] * len(texts)
     rows = [Continuation(model.text.encode(t) or [model.text.begin], g) for t, g in zip(texts, generators, strict=True)]
     for row in rows:
@@ -106,6 +106,8 @@ def generate(
                 f"a prompt of {len(row.prompt)} tokens leaves no room for an answer in the {model.max_tokens} "
                 f"of {model.name}"
             )
+        row.ended = len(row.prompt) >= window
+    everybody, rows = rows, [row for row in rows if not row.ended]
     choose = Choice(sample, top_k, temperature)
     with torch.no_grad():
         if model.fast and model.abilities.tails:
@@ -115,7 +117,7 @@ def generate(
         else:
             for row in rows:
                 _one_by_one(model, row, choose, limits)
-    return [limits.text_of(row) for row in rows]
+    return [limits.text_of(row) for row in everybody]
 
 
 def _check(
@@ -230,12 +232,15 @@ def _generate_batch(
     choose: Choice,
     limits: Limits,
 ) -> None:
-    """Read the prompts behind the shared prefix, then a token at a time; rows that have ended leave the batch."""
+    """Read the prompts, and what they have been continued with, behind the shared prefix; then a token at a time.
+
+    Rows that have ended leave the batch.
+    """
     cache = DynamicCache()
     for i, (keys, values) in enumerate(kept):
         cache.update(keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1), i)
-    ids = model.tokens([r.prompt[shared:] for r in rows])
-    lengths = torch.tensor([len(r.prompt) for r in rows], device=ids.device)
+    ids = model.tokens([[*r.prompt, *r.new][shared:] for r in rows])
+    lengths = torch.tensor([len(r.prompt) + len(r.new) for r in rows], device=ids.device)
     places = shared + torch.arange(ids.shape[1], device=ids.device).expand(len(rows), -1)
     seen = torch.ones(len(rows), shared, dtype=torch.bool, device=ids.device)
     seen = torch.cat([seen, places < lengths[:, None]], 1)
