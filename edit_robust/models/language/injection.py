@@ -81,11 +81,11 @@ class PlainInjection:
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         module: nn.Module = self.layer.module if self.where == "mlp" else self.model.anatomy.blocks[self.layer.index]
-        with hooked(module.register_forward_hook(_adding(delta, self.ids.shape, self.at))):
+        with hooked(module.register_forward_hook(adding(delta, self.ids.shape, self.at))):
             return self._logits()
 
 
-def _adding(delta: Tensor, shape: Sequence[int], at: tuple[Tensor, Tensor]) -> Any:
+def adding(delta: Tensor, shape: Sequence[int], at: tuple[Tensor, Tensor]) -> Any:
     """A hook that adds a vector a row to a module's output, at a position a row. shape: rows and positions."""
 
     def inject(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -117,6 +117,8 @@ class TailInjection:
     every step. Rows whose prefixes differ in length stand in one batch with a gap that attention masks out.
     """
 
+    through_block = False  # whether the edited block runs at every step in any case
+
     def __init__(
         self,
         model: Decoder,
@@ -135,7 +137,7 @@ class TailInjection:
             torch.tensor([p - positions[r] for r, p in reads]),
         )
         self.once = len(set(reads)) == len(reads)
-        self.inside = where == "mlp" and not model.anatomy.additive
+        self.inside = where == "mlp" and (self.through_block or not model.anatomy.additive)
         self.start = self.layer.index + (not self.inside)
         with torch.no_grad():
             self._run_below(prefixes, tails, where)
@@ -195,7 +197,7 @@ class TailInjection:
             return nullcontext()
         n = len(self.stream)
         at = (torch.arange(n), torch.zeros(n, dtype=torch.long))
-        return hooked(self.layer.module.register_forward_hook(_adding(delta, self.stream.shape[:2], at)))
+        return hooked(self.layer.module.register_forward_hook(adding(delta, self.stream.shape[:2], at)))
 
     def _only_where_read(self) -> AbstractContextManager[None]:
         """The last block's MLP runs at the read positions alone: nothing looks at what it gives elsewhere."""
