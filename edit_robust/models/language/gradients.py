@@ -35,8 +35,21 @@ def output_gradients(
     layers: Sequence[str],
     weights: Sequence[float] | None = None,
 ) -> dict[str, OutputGradients]:
-    """Inputs and output gradients of some projections, by layer name.
+    """Inputs and output gradients of some projections, by name; see `losses_and_gradients`."""
+    return losses_and_gradients(model, rows, reads, targets, layers, weights)[1]
 
+
+def losses_and_gradients(
+    model: Decoder,
+    rows: Sequence[Sequence[int]],
+    reads: Sequence[tuple[int, int]],
+    targets: Sequence[int],
+    layers: Sequence[str],
+    weights: Sequence[float] | None = None,
+) -> tuple[Float[Tensor, " reads"], dict[str, OutputGradients]]:
+    """-log p of every target in nats, in float32 on the CPU, and what some projections saw of it.
+
+    layers: any projections of the network, by the names of their modules.
     The loss is the sum over reads (row, position) of -log p(target | tokens up to the position), each times its weight
     (default 1). Rows are run in batches of similar length: the sum falls apart into rows.
     """
@@ -45,15 +58,17 @@ def output_gradients(
     for k, (row, _) in enumerate(reads):
         of_row.setdefault(row, []).append(k)
     found: dict[str, dict[int, tuple[Tensor, Tensor]]] = {n: {} for n in layers}
+    losses = torch.zeros(len(reads))
     for batch in model.batches([len(r) for r in rows]):
         chosen = [(b, k) for b, i in enumerate(batch) for k in of_row.get(i, [])]
         at = (_indices([b for b, _ in chosen]), _indices([reads[k][1] for _, k in chosen]))
         want = (_indices([targets[k] for _, k in chosen]), torch.tensor([share[k] for _, k in chosen]))
-        seen = _of_batch(model, [rows[i] for i in batch], at, want, layers)
+        nll, seen = _of_batch(model, [rows[i] for i in batch], at, want, layers)
+        losses[[k for _, k in chosen]] = nll.float().cpu()
         for n in layers:
             for b, i in enumerate(batch):
                 found[n][i] = (seen[n][0][b, : len(rows[i])], seen[n][1][b, : len(rows[i])])
-    return {
+    return losses, {
         n: OutputGradients(*(torch.cat([parts[i][part] for i in range(len(rows))]) for part in (0, 1)))
         for n, parts in found.items()
     }
@@ -69,8 +84,8 @@ def _of_batch(
     at: tuple[Tensor, Tensor],
     want: tuple[Tensor, Tensor],
     layers: Sequence[str],
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Inputs [b, t, d_in] and output gradients [b, t, d_out]; both are 0 or unused at padding."""
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """-log p of the targets; inputs [b, t, d_in] and output gradients [b, t, d_out], 0 or unused at padding."""
     ids = model.tokens(rows)
     inputs: dict[str, Tensor] = {}
     added: dict[str, Tensor] = {}
@@ -83,9 +98,10 @@ def _of_batch(
 
         return hook
 
-    with torch.enable_grad(), hooked(*(model.layers[n].module.register_forward_hook(add_zero(n)) for n in layers)):
+    modules = {n: model.net.get_submodule(n) for n in layers}
+    with torch.enable_grad(), hooked(*(m.register_forward_hook(add_zero(n)) for n, m in modules.items())):
         logits = model.logits_at(ids, at)
         nll = F.cross_entropy(logits, want[0].to(logits.device), reduction="none")
         loss = (nll * want[1].to(nll)).sum()
         gradients = torch.autograd.grad(loss, [added[n] for n in layers])
-    return {n: (inputs[n], g.reshape(*ids.shape, -1)) for n, g in zip(layers, gradients, strict=True)}
+    return nll.detach(), {n: (inputs[n], g.reshape(*ids.shape, -1)) for n, g in zip(layers, gradients, strict=True)}
