@@ -198,8 +198,11 @@ class Decoder(Model):
             yield
 
     @torch.no_grad()
-    def before_block(self, index: int, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """The residual stream that enters block `index`; with `n_layers`, the one that leaves the last block."""
+    def before_block(self, index: int, ids: Int[Tensor, "b t"], **kwargs: Any) -> Float[Tensor, "b t d"]:
+        """The residual stream that enters block `index`; with `n_layers`, the one that leaves the last block.
+
+        `kwargs` go to the network.
+        """
         seen: list[Tensor] = []
 
         def enters(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -216,14 +219,17 @@ class Decoder(Model):
             if index == len(blocks)
             else blocks[index].register_forward_pre_hook(enters, with_kwargs=True)
         ):
-            self.hidden(ids)
+            self.hidden(ids, **kwargs)
         return seen[0]
 
     @torch.no_grad()
     def around_projection(
-        self, layer: Layer, ids: Int[Tensor, "b t"]
+        self, layer: Layer, ids: Int[Tensor, "b t"], **kwargs: Any
     ) -> tuple[Float[Tensor, "b t d_in"], Float[Tensor, "b t d"]]:
-        """A down-projection's inputs, and its block's output as it would be if the projection gave zero."""
+        """A down-projection's inputs, and its block's output as it would be if the projection gave zero.
+
+        `kwargs` go to the network.
+        """
         keys: list[Tensor] = []
         rest: list[Tensor] = []
 
@@ -237,7 +243,7 @@ class Decoder(Model):
 
         block = self.anatomy.blocks[layer.index]
         with hooked(layer.module.register_forward_hook(silence), block.register_forward_hook(leave)):
-            self.hidden(ids)
+            self.hidden(ids, **kwargs)
         return keys[0], rest[0]
 
     # -- what can be read on the way ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ What lies below is computed once and kept. The answer follows from the names of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -39,8 +39,8 @@ class Entry(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def capture(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t _"], ...]:
-        """What has to be kept of some sequences."""
+    def capture(self, ids: Int[Tensor, "b t"], **kwargs: Any) -> tuple[Float[Tensor, "b t _"], ...]:
+        """What has to be kept of some sequences; `kwargs` go to the network (keys and values of a prefix)."""
         ...
 
     def resume(self, kept: Sequence[Float[Tensor, "b t _"]]) -> Float[Tensor, "b t d"]:
@@ -56,8 +56,8 @@ class AtProjection:
         self.start, self.device, self.name = layer.index + 1, layer.weight.device, f"projection of block {layer.index}"
         self.widths = (layer.shape[1], layer.shape[0])
 
-    def capture(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t _"], ...]:
-        return self.model.around_projection(self.layer, ids)
+    def capture(self, ids: Int[Tensor, "b t"], **kwargs: Any) -> tuple[Float[Tensor, "b t _"], ...]:
+        return self.model.around_projection(self.layer, ids, **kwargs)
 
     def resume(self, kept: Sequence[Float[Tensor, "b t _"]]) -> Float[Tensor, "b t d"]:
         inputs, rest = kept
@@ -72,8 +72,8 @@ class AtBlock:
         self.widths, self.name = (model.hidden_size,), f"block {index}" if index < model.n_layers else "last norm"
         self.device = model.anatomy.layers[min(index, model.n_layers - 1)].weight.device
 
-    def capture(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t _"], ...]:
-        return (self.model.before_block(self.start, ids),)
+    def capture(self, ids: Int[Tensor, "b t"], **kwargs: Any) -> tuple[Float[Tensor, "b t _"], ...]:
+        return (self.model.before_block(self.start, ids, **kwargs),)
 
     def resume(self, kept: Sequence[Float[Tensor, "b t _"]]) -> Float[Tensor, "b t d"]:
         return kept[0].clone()  # some families add to the stream in place
