@@ -8,6 +8,7 @@ from typing import ClassVar
 from edit_robust.core.data import TextRequest
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
+from edit_robust.tasks.language import extras
 from edit_robust.tasks.language.documents import as_document
 from edit_robust.tasks.language.questions import FileTask, read_template
 from edit_robust.tasks.reading import Row, json_rows, kind_of
@@ -29,8 +30,8 @@ FIELDS = (
     "paraphrase_prompts",
     "neighborhood_prompts",
     "attribute_prompts",
-    "generation_prompts",
     "single_token_subject",
+    *extras.FIELDS,
 )
 
 
@@ -38,7 +39,8 @@ def read_record(row: Row) -> tuple[TextRequest, str]:
     """One record in ROME's format as a request, and its statements that are true as one document.
 
     Spaces around subjects and targets and at the end of prompts are dropped: the space before an answer belongs to
-    the answer. Raises UserError with the record's number and the field.
+    the answer. Texts to compare generated text with are the record's `references`, else its attribute prompts with the
+    new answer. Raises UserError with the record's number and the field.
     """
     case = row.get("case_id")
     if not isinstance(case, int | str) or isinstance(case, bool):
@@ -51,7 +53,10 @@ def read_record(row: Row) -> tuple[TextRequest, str]:
         raise row.error("requested_rewrite.target_new.str", f'is the same as target_true: "{new}"')
     paraphrases, neighbours = row.texts("paraphrase_prompts"), row.texts("neighborhood_prompts")
     attributes = row.texts("attribute_prompts") if "attribute_prompts" in row.data else ()
-    generation = row.texts("generation_prompts") if "generation_prompts" in row.data else ()
+    more = extras.read_extras(row, subject)
+    # Attribute prompts are about subjects for which the new answer is the true one.
+    true_of_others = tuple(f"{p} {new}" for p in attributes)
+    more["references"] = more["references"] or true_of_others
     relation = row.get("requested_rewrite").get("relation_id")
     request = TextRequest(
         str(case),
@@ -63,11 +68,10 @@ def read_record(row: Row) -> tuple[TextRequest, str]:
         neighbours=tuple((prompt, None) for prompt in neighbours),
         relation=None if relation is None else str(relation),
         single_token_subject=row.data.get("single_token_subject"),
+        **more,
     )
-    # Attribute prompts are about subjects for which the new answer is the true one.
     true_statements = [f"{p} {true}" for p in (request.prompt, *paraphrases, *neighbours)]
-    true_statements += [f"{p} {new}" for p in attributes]
-    return request, as_document([*true_statements, *generation])
+    return request, as_document([*true_statements, *true_of_others, *more["generation"]])
 
 
 class Counterfact(FileTask):

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 from edit_robust.core.data import Neighbour, TextRequest
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.options import DataFile
+from edit_robust.tasks.language import extras
 from edit_robust.tasks.language.documents import as_document
 from edit_robust.tasks.language.questions import FileTask, read_template
 from edit_robust.tasks.reading import Row, existing_file, json_rows, jsonl_rows, kind_of, read_text
 from edit_robust.tasks.selection import Count
 
 REQUIRED = ("prompt", "subject", "target_new")
-OPTIONAL = ("target_true", "paraphrases", "neighbours", "id")
+OPTIONAL = ("target_true", "paraphrases", "neighbours", "id", *extras.FIELDS)
 FIELDS = REQUIRED + OPTIONAL
 
 
@@ -40,7 +41,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             for name in OPTIONAL:
                 if not record.get(name, "").strip():
                     record.pop(name, None)
-            for name in ("paraphrases", "neighbours"):
+            for name in ("paraphrases", "neighbours", "generation_prompts", "references"):
                 if name in record:
                     record[name] = [part.strip() for part in record[name].split("|") if part.strip()]
             record["neighbours"] = [_csv_neighbour(part) for part in record.get("neighbours", [])]
@@ -126,8 +127,9 @@ def read_record(row: Row, id: str) -> tuple[TextRequest, str]:
         if not isinstance(own, int | str) or isinstance(own, bool):
             raise row.error("id", f"must be a number or text, not {kind_of(own)}")
         id = row.as_text("id", str(own)).strip()
+    more = extras.read_extras(row, subject)
     request = TextRequest(
-        id, template, new, true, subject, paraphrases=tuple(paraphrases), neighbours=tuple(neighbours)
+        id, template, new, true, subject, paraphrases=tuple(paraphrases), neighbours=tuple(neighbours), **more
     )
     statements = [f"{p} {true}" for p in (request.prompt, *paraphrases)] if true is not None else []
     statements += [f"{p} {true if answer is None else answer}" for p, answer in neighbours]
@@ -135,11 +137,12 @@ def read_record(row: Row, id: str) -> tuple[TextRequest, str]:
 
 
 class Facts(FileTask):
-    """Facts of one's own: prompt, subject and target_new, and optionally target_true, paraphrases, neighbours, id.
+    """Facts of one's own: prompt, subject and target_new, and optionally target_true, paraphrases, neighbours, id, and
+    what measures of generated text and of ripple effects ask (see `extras`).
 
     A prompt holds `{}` for the subject, or the subject itself, whose first occurrence is taken; `{}` in a paraphrase
     is the subject, too. A neighbour is a text, whose right answer is target_true, or {"prompt": ..., "answer": ...}.
-    In CSV, `|` separates paraphrases and neighbours, and a neighbour with its own answer is "prompt => answer".
+    In CSV, `|` separates the texts of a list, and a neighbour with its own answer is "prompt => answer".
     Without target_true there is no old answer to compare the new one with, and it is the question's only choice.
     A fact without an id gets its position in the file, from 0.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from edit_robust.core.data import TextRequest
+from edit_robust.core.data import Ripple, TextRequest
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.tasks.fetch import fetch
 from edit_robust.tasks.language.documents import as_document
@@ -22,7 +22,8 @@ def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[T
     """One record as a request, and its questions with their true answers as one document.
 
     The neighbourhood question is `loc` as it stands ("nq question: ...") followed by "?", with `loc_ans` as its
-    right answer, as in ROME's evaluation. None if the record has no `alt` and that was asked for.
+    right answer, as in ROME's evaluation. A question under `portability` (as EasyEdit's files have it) follows from
+    `alt`, and is asked where that is the target. None if the record has no `alt` and that was asked for.
     """
     subject = row.text("subject")
     template = read_template(row, "src", subject)
@@ -35,9 +36,26 @@ def read_record(row: Row, target: Literal["answers", "alt"], id: str) -> tuple[T
     new, old = (true, None) if target == "answers" else (row.text("alt"), true)
     rephrase = row.as_text("rephrase", row.get("rephrase")).rstrip()
     loc, loc_answer = row.as_text("loc", row.get("loc")).rstrip() + "?", row.text("loc_ans")
-    request = TextRequest(id, template, new, old, subject, paraphrases=(rephrase,), neighbours=((loc, loc_answer),))
+    request = TextRequest(
+        id,
+        template,
+        new,
+        old,
+        subject,
+        paraphrases=(rephrase,),
+        neighbours=((loc, loc_answer),),
+        ripple=_portability(row) if target == "alt" else (),
+    )
     statements = [f"{request.prompt} {true}", f"{rephrase} {true}", f"{loc} {loc_answer}"]
     return request, as_document(statements)
+
+
+def _portability(row: Row) -> tuple[Ripple, ...]:
+    """The question that follows from the alternative answer, where the record has one."""
+    if not row.data.get("portability"):
+        return ()
+    prompt, answer = row.text("portability.New Question"), row.text("portability.New Answer")
+    return (Ripple("reasoning", prompt, answer),)
 
 
 class Zsre(FileTask):
