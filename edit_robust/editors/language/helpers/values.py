@@ -90,7 +90,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class ValueRows:
     """Token rows of all requests: prompt + target for every template, then "{subject} is a" for every request.
 
     positions: the subject's last token in each row.   owner: the request of each row.
@@ -130,11 +130,11 @@ def _texts(requests: Sequence[Request], templates: Sequence[str]) -> tuple[list[
     return texts, ends
 
 
-def _rows(model: CausalLM, requests: Sequence[Request], templates: Sequence[str]) -> _Rows:
+def value_rows(model: CausalLM, requests: Sequence[Request], templates: Sequence[str]) -> ValueRows:
     text = model.text
     prompts, ends = _texts(requests, templates)
     targets = [continuation(r) for r in requests for _ in templates]
-    rows = _Rows([], [], [], [], [], [], [])
+    rows = ValueRows([], [], [], [], [], [], [])
     for i, (ids, n, spans) in enumerate(text.joined(list(zip(prompts, targets, strict=True)))):
         rows.tokens.append(ids[:-1])
         rows.positions.append(text.last_of(spans, ends[i]))
@@ -173,14 +173,14 @@ def optimise_values(
     """Optimise a vector a request at `layer`; `where` is "mlp" (ROME) or "block" (MEMIT). See the top of the file."""
     bare = templates.index("{}") if "{}" in templates else None
     used = list(templates) if bare is not None else [*templates, "{}"]
-    rows = _rows(model, requests, used)
+    rows = value_rows(model, requests, used)
     n, c = len(requests), len(used)
     injection = model.injection(layer, where, rows.tokens, rows.positions, rows.reads, plain)
     keys = injection.keys[: n * c].reshape(n, c, -1)
     out = injection.out[: n * c].reshape(n, c, -1)
     pick = bare if bare is not None else c - 1
     init = out[:, pick]
-    loss = _Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
+    loss = Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
     objective = Differentiable(loss, record=injection.records)
     delta, info = _minimise(objective, init, clamp * init.norm(dim=1), lr, steps)
     used_keys = keys if bare is not None else keys[:, :-1]
@@ -211,13 +211,13 @@ class _Spread(torch.autograd.Function):
 
 
 def spread(delta: Float[Tensor, "r d"], owner: Int[Tensor, " rows"]) -> Float[Tensor, "rows d"]:
-    """Each row's vector. owner: as `_Rows` has it, the same number of prompts for every request, then one row each."""
+    """Each row's vector. owner: as in `ValueRows`, the same number of prompts for every request, then one row each."""
     found: Tensor = _Spread.apply(delta, owner)
     return found
 
 
 @dataclass
-class _Loss:
+class Loss:
     """The loss of each request as a function of its vector. n_targets: target tokens of each request, in all prompts.
     unedited: log-probabilities behind "{subject} is a" in the unedited model."""
 
@@ -234,13 +234,13 @@ class _Loss:
     @staticmethod
     def of(
         injection: Injection,
-        rows: _Rows,
+        rows: ValueRows,
         init: Float[Tensor, "r d"],
         c: int,
         bare_added: bool,
         weight_decay: float,
         kl_factor: float,
-    ) -> _Loss:
+    ) -> Loss:
         """The loss over `c` prompts a request; `bare_added`: the last of them is there for its key alone."""
         device = init.device
         weights = torch.tensor(rows.weights, device=device)
@@ -250,7 +250,7 @@ class _Loss:
         owner, targets = torch.tensor(rows.owner, device=device), torch.tensor(rows.targets, device=device)
         counts = torch.bincount(torch.tensor(rows.target_owner), minlength=len(init)).to(device)
         unedited = injection.unmoved[len(targets) :].log_softmax(-1).to(device)
-        return _Loss(injection, init, owner, targets, counts, weights, unedited, weight_decay, kl_factor)
+        return Loss(injection, init, owner, targets, counts, weights, unedited, weight_decay, kl_factor)
 
     def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """The loss of each request, and the target's part of it."""
