@@ -11,6 +11,7 @@ from edit_robust.tasks.language.counterfact import FIELDS, read_record
 from edit_robust.tasks.language.questions import ask
 from edit_robust.tasks.reading import Row
 from edit_robust.tasks.selection import Count, check_counts, select
+from edit_robust.tasks.worlds.facts.ripple import Extras
 from edit_robust.tasks.worlds.facts.world import VERSION, FactWorld
 
 
@@ -58,8 +59,10 @@ class FactWorldTask:
         return select(every, self.order, False, self.n_requests, self.name)
 
     def _as_requests(self, records: Sequence[dict[str, Any]]) -> list[TextRequest]:
-        """Records in CounterFact's form as requests."""
-        return [read_record(Row(f"{self.name}, record {i}", r, FIELDS))[0] for i, r in enumerate(records, start=1)]
+        """Records in CounterFact's form as requests, with what follows from them and what to write about."""
+        more = Extras(self.world)
+        full = enumerate(({**record, **more.of(record)} for record in records), start=1)
+        return [read_record(Row(f"{self.name}, record {i}", r, FIELDS))[0] for i, r in full]
 
     def requests(self) -> list[TextRequest]:
         """The changes to make, ordered and cut to `n_requests`."""
