@@ -10,7 +10,7 @@ import torch
 from helpers.small import TEMPLATES, SmallTask, relative
 
 from edit_robust.core import Request
-from edit_robust.editors.language.helpers.values import _rows, optimise_values, spread, subject_rows, sums_of
+from edit_robust.editors.language.helpers.values import optimise_values, spread, subject_rows, sums_of, value_rows
 from edit_robust.models.language.causal_lm import CausalLM
 
 OPTIONS: dict[str, Any] = {"lr": 0.5, "steps": 6, "weight_decay": 0.5, "clamp": 4.0, "kl_factor": 0.0625}
@@ -27,7 +27,7 @@ def run(model: CausalLM, requests: list[Request], **options: Any) -> Any:
 
 def test_rows_and_reads(model: CausalLM) -> None:
     r = Request("0", "The birthplace of {} is", "New Haven", "Rome", "Ada Valdoran")
-    rows = _rows(model, [r, r], TEMPLATES)
+    rows = value_rows(model, [r, r], TEMPLATES)
     goal = model.text.encode(" New Haven")
     assert len(rows.tokens) == 2 * 4 + 2 and rows.owner == [0] * 4 + [1] * 4 + [0, 1]
     assert rows.targets == goal * 8 and len(rows.reads) == 8 * len(goal) + 2
