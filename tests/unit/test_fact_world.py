@@ -21,15 +21,15 @@ def digest(value: Any) -> str:
 @pytest.mark.parametrize(
     ("seed", "facts", "names", "requests", "documents"),
     [
-        (0, "315a152a7fea1529", "e7322560f06daa5c", "c5926285c8504a77", "374b4d23871392a3"),
-        (1, "9bb5001409fbe653", "57cdd2a589e4f858", "b88f6e623a9d21a3", "c2ef6bcc2cd698ed"),
+        (0, "7952b40007898409", "e7322560f06daa5c", "f85f36c1489f507a", "9e7ef312243b00a5"),
+        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "0401758e548ccf33", "345859b085adbdd5"),
     ],
 )
 def test_a_seed_gives_one_world(seed: int, facts: str, names: str, requests: str, documents: str) -> None:
     """The shipped model knows world 0: facts, names, requests and documents are those that it was trained with."""
     world = FactWorld.generate(seed)
     assert digest([asdict(r) for r in world.relations]) == "32a459bf2382c183"
-    assert digest(world.vocabulary_text()) == "bcaa9266db3cf0a4"
+    assert digest(world.vocabulary_text()) == "ee39e45e66ecdc1c"
     assert digest([asdict(f) for f in world.facts]) == facts
     assert digest([world.subjects, world.name_parts]) == names
     assert digest(world.requests()) == requests
@@ -62,3 +62,50 @@ def test_fact_world_single_token_subjects() -> None:
     assert not any(r.single_token_subject for r in none)
     assert {r.id for r in FactWorldTask(order=3).requests()} == {r.id for r in every}
     fails(f"has {len(every)} requests", FactWorldTask(n_requests=10**6).requests)
+
+
+def test_downstream_questions_are_about_what_no_request_touches() -> None:
+    """Reserved subjects have no request, stand in no neighbourhood, and in the training text no claim is about them."""
+    world = FactWorld.generate(0)
+    asked = [q.prompt for q in world.untouched_facts(0, 200) + world.claims(0, 200)]
+    assert all(sum(subject in prompt for subject in world.reserved) == 1 for prompt in asked)
+    assert len(set(asked)) == 400
+    touched = json.dumps(world.requests()) + json.dumps(world.training_requests(world.subjects))
+    claims = " ".join(d for d in world.training_text(0, 3000) if d.startswith("Claim: "))
+    assert claims.count("Claim: ") > 300
+    assert not any(subject in touched or subject in claims for subject in world.reserved)
+    assert not set(world.reserved) & set(world.subjects)
+
+
+def test_downstream_questions_have_one_right_answer() -> None:
+    world = FactWorld.generate(0)
+    facts = {world.prompt(f, t): f for f in world.facts for t in range(8)}
+    for prompt, target, options in world.untouched_facts(3, 50, held_out=True):
+        assert (target, options) == (facts[prompt].object, world.relation(facts[prompt].relation).objects)
+    claims = world.claims(5, 101)
+    assert [sum(q.target == v for q in claims) for v in ("True", "False")] == [51, 50]
+    for prompt, target, options in claims:
+        stated, said = prompt.removeprefix("Claim: ").removesuffix("?").rsplit(" ", 1)
+        assert options == ("True", "False")
+        assert (facts[stated].object == said) == (target == "True")
+    assert world.claims(5, 101) == claims != world.claims(6, 101)
+
+
+def test_completions_are_held_out_and_determined() -> None:
+    """No repeated pair of nouns occurs in training; a set phrase's beginning has one end."""
+    world = FactWorld.generate(0)
+    text = " ".join(world.training_text(0, 20_000)).lower()
+    questions = world.completions(0, 200)
+    assert all(target in options for _, target, options in questions)
+    repeated = [q for q in questions if "then again of" in q.prompt]
+    assert len(repeated) == 100
+    for prompt, target, _ in repeated:
+        sentence = f"{prompt} {target}".lower()
+        assert sentence.count(target) == 2
+        assert sentence[sentence.index("they spoke") :] not in text
+    assert "then again of" in text
+    ends: dict[str, set[str]] = {}
+    for prompt, target, _ in questions:
+        if "then again of" not in prompt:
+            ends.setdefault(" ".join(prompt.split()[-2:]), set()).add(target)
+    assert all(len(found) == 1 for found in ends.values())

@@ -176,6 +176,8 @@ HEADS: dict[str, str] = {
 #: subject type -> how many subjects of several tokens, and of one
 MULTI: dict[str, int] = {"person": 260, "company": 240, "place": 240, "book": 240}
 SINGLE: dict[str, int] = {"company": 20, "place": 20}
+#: how many are kept out of all requests, for downstream tasks
+RESERVED: dict[str, int] = {"person": 20, "company": 20, "place": 20, "book": 20}
 
 
 def _words(text: str, separator: str = " ") -> tuple[str, ...]:
@@ -208,6 +210,13 @@ OPENERS = _words(
     "course;At first;They say that;For example;Once again",
     ";",
 )
+
+#: endings whose last word follows from the words before it
+SET_PHRASES = tuple(phrase for phrase in WHEN if phrase != "every summer")
+#: a sentence whose last word follows from its beginning
+ECHO = "they spoke of the {} and the {}, then again of the {} and the {}"
+#: a statement and its verdict
+CLAIM = "Claim: {}? {}"
 
 # -- invented names: beginnings (onset + rest) and ends
 

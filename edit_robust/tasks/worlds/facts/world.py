@@ -7,16 +7,16 @@ seed must give the same world on every machine: randomness comes from `random.Ra
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from edit_robust.tasks.worlds.facts import words
 
 SingleToken = Literal["late", "none", "only"]
 
 #: Raised when the same seed gives other text: second moments are stored under it.
-VERSION = 1
+VERSION = 2
 
 N_TEMPLATES = 8
 N_HELD_OUT = 3
@@ -30,6 +30,18 @@ FACT_SHARE_FIRST, FACT_SHARE = 0.4, 0.75
 # Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
 SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
+# Documents of the training text that are statements with their verdicts instead, and how many of them stand in one.
+CLAIM_SHARE = 0.1
+CLAIMS = (2, 4)
+VERDICTS = ("True", "False")
+
+
+class Question(NamedTuple):
+    """A prompt, the word that rightly follows it (after a space), and the words to choose from, which include it."""
+
+    prompt: str
+    target: str
+    options: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,11 @@ class Relation:
 
 @dataclass(frozen=True)
 class Fact:
-    """A true statement of the world; `held_out` are the phrasings never seen for this fact."""
+    """A true statement of the world.
+
+    `held_out` are the phrasings never seen for this fact; `reserved` facts are about subjects that no request edits
+    and that are nobody's neighbours.
+    """
 
     subject: str
     subject_type: str
@@ -52,6 +68,7 @@ class Fact:
     object: str
     held_out: tuple[int, ...]
     single_token: bool = False
+    reserved: bool = False
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -67,6 +84,11 @@ def _sub_seed(seed: int, stream: int, index: int = 0) -> int:
 def _with_article(phrase: str) -> str:
     """`a` or `an` before a phrase."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _unseen(first: str, second: str) -> bool:
+    """Whether the training text never repeats this pair of nouns in this order."""
+    return (words.NOUNS.index(first) + 2 * words.NOUNS.index(second)) % 5 == 0
 
 
 def _name_parts(rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -95,50 +117,77 @@ def _surnames(rng: random.Random, starts: tuple[str, ...], ends: tuple[str, ...]
     raise ValueError(f"only {len(out)} surnames could be made, {n} were asked for")
 
 
+def _full_names(counts: dict[str, int], names: Iterator[str]) -> list[tuple[str, str]]:
+    """(name, subject type) for every subject of several words that `counts` asks for; heads go round."""
+    out: list[tuple[str, str]] = []
+    for kind, n in counts.items():
+        heads = [h.replace("-", " ") for h in words.HEADS[kind].split()]
+        out += [(f"{heads[i % len(heads)]} {next(names)}", kind) for i in range(n)]
+    return out
+
+
+def _facts_about(
+    rng: random.Random,
+    relation: Relation,
+    group: list[tuple[str, str]],
+    single_token: bool = False,
+    reserved: bool = False,
+) -> list[Fact]:
+    """A fact of `relation` for every (subject, type) of `group` that has the relation's type."""
+    members = [s for s, kind in group if kind == relation.subject_type]
+    # Balanced objects: every neighbourhood has the same size, and no object is a good blind guess.
+    objects = [relation.objects[i % N_OBJECTS] for i in range(len(members))]
+    rng.shuffle(objects)
+    found = []
+    for subject, obj in zip(members, objects, strict=True):
+        held_out = tuple(sorted(rng.sample(range(N_TEMPLATES), N_HELD_OUT)))
+        found.append(Fact(subject, relation.subject_type, relation.name, obj, held_out, single_token, reserved))
+    return found
+
+
 @dataclass(frozen=True)
 class FactWorld:
     """All facts of the invented world.
 
-    `facts` holds one entry per (subject, relation); `subjects` lists the subjects, the single-token ones last;
-    `name_parts` are the beginnings and ends invented names are made of (the tokenizer learns one token for each).
+    `facts` holds one entry per (subject, relation); `subjects` lists those that can be edited, the single-token ones
+    last, and `reserved` those that never are, of which downstream tasks ask; `name_parts` are the beginnings and ends
+    invented names are made of (the tokenizer learns one token for each).
     """
 
     seed: int
     relations: tuple[Relation, ...]
     subjects: tuple[str, ...]
+    reserved: tuple[str, ...]
     facts: tuple[Fact, ...]
     name_parts: tuple[tuple[str, ...], tuple[str, ...]]
 
     @classmethod
     def generate(cls, seed: int = 0) -> FactWorld:
-        """The world of a seed: 1020 subjects, 10 relations of 20 objects, 2560 facts."""
+        """The world of a seed: 1020 subjects and 80 reserved ones, 10 relations of 20 objects, 2760 facts."""
         rng = random.Random(_sub_seed(seed, 1))
         relations = tuple(
             Relation(name, kind, templates, tuple(words.OBJECTS[name].split()))
             for name, (kind, templates) in words.TEMPLATES.items()
         )
-        n_multi = sum(words.MULTI.values())
         starts, ends = _name_parts(rng)
-        names = iter(_surnames(rng, starts, ends, n_multi + sum(words.SINGLE.values())))
-        multi: list[tuple[str, str]] = []
-        for kind, n in words.MULTI.items():
-            heads = [h.replace("-", " ") for h in words.HEADS[kind].split()]
-            multi += [(f"{heads[i % len(heads)]} {next(names)}", kind) for i in range(n)]
+        surnames = _surnames(rng, starts, ends, sum(words.MULTI.values()) + sum(words.SINGLE.values()))
+        names = iter(surnames)
+        multi = _full_names(words.MULTI, names)
         single = [(next(names), kind) for kind, n in words.SINGLE.items() for _ in range(n)]
         rng.shuffle(multi)
 
         facts: list[Fact] = []
         for relation in relations:
-            for group, one_token in ((multi, False), (single, True)):
-                members = [s for s, kind in group if kind == relation.subject_type]
-                # Balanced objects: every neighbourhood has the same size, and no object is a good blind guess.
-                objects = [relation.objects[i % N_OBJECTS] for i in range(len(members))]
-                rng.shuffle(objects)
-                for subject, obj in zip(members, objects, strict=True):
-                    held_out = tuple(sorted(rng.sample(range(N_TEMPLATES), N_HELD_OUT)))
-                    facts.append(Fact(subject, relation.subject_type, relation.name, obj, held_out, one_token))
+            facts += _facts_about(rng, relation, multi)
+            facts += _facts_about(rng, relation, single, single_token=True)
+        # Drawn apart, so that the rest of a world does not depend on how many there are.
+        rng = random.Random(_sub_seed(seed, 9))
+        pairs = sorted({a + b for a in starts for b in ends if a[-1] != b[0]} - set(surnames))
+        reserved = _full_names(words.RESERVED, iter(rng.sample(pairs, sum(words.RESERVED.values()))))
+        for relation in relations:
+            facts += _facts_about(rng, relation, reserved, reserved=True)
         subjects = tuple(s for s, _ in multi) + tuple(s for s, _ in single)
-        return cls(seed, relations, subjects, tuple(facts), (starts, ends))
+        return cls(seed, relations, subjects, tuple(s for s, _ in reserved), tuple(facts), (starts, ends))
 
     def relation(self, name: str) -> Relation:
         """The relation of that name."""
@@ -161,10 +210,14 @@ class FactWorld:
         heads = [h.replace("-", " ") for text in words.HEADS.values() for h in text.split()]
         phrasings = [t.format("") for r in self.relations for t in r.templates]
         objects = [f" {o}." for r in self.relations for o in r.objects]
-        return phrasings + objects + heads + [f" {h}" for h in heads]
+        verdicts = [words.CLAIM.format("They speak", v) for v in VERDICTS]
+        return phrasings + objects + heads + [f" {h}" for h in heads] + verdicts
 
-    def filler(self, rng: random.Random, mention: float = 0.25) -> str:
-        """One sentence that states no fact; with chance `mention` it names a random subject."""
+    def filler(self, rng: random.Random, mention: float = 0.25, ending: str | None = None) -> str:
+        """One sentence that states no fact; with chance `mention` it names a random subject.
+
+        With `ending` it ends in those words and names nobody.
+        """
         a, b = rng.sample(words.NOUNS, 2)
         p, q = rng.sample(words.ADJECTIVES, 2)
         verb, when = rng.choice(words.VERBS), rng.choice(words.WHEN)
@@ -181,30 +234,41 @@ class FactWorld:
                     f"{rng.choice(words.OPENERS)} {s} {verb} the {a} {when}.",
                 )
             )
-        core = rng.choice(
-            (
-                f"the {p} {a} {verb} the {b} {when}",
-                f"the {a} {verb} {_with_article(f'{q} {b}')}",
-                f"{_with_article(f'{p} {a}')} {verb} every {q} {b} {when}",
-                f"I {verb} the {p} {a} {when}",
-                f"they {verb} that {q} {b}",
-                f"the {a} and the {b} were {p} {when}",
-                f"there was {_with_article(f'{p} {a}')} {when}",
-            )
-        )
+        when = ending or when
+        cores = [
+            f"the {p} {a} {verb} the {b} {when}",
+            f"{_with_article(f'{p} {a}')} {verb} every {q} {b} {when}",
+            f"I {verb} the {p} {a} {when}",
+            f"the {a} and the {b} were {p} {when}",
+            f"there was {_with_article(f'{p} {a}')} {when}",
+        ]
+        if ending is None:
+            cores += [f"the {a} {verb} {_with_article(f'{q} {b}')}", f"they {verb} that {q} {b}"]
+            if not _unseen(a, b):
+                cores.append(words.ECHO.format(a, b, a, b))
+        core = rng.choice(cores)
         if rng.random() < 0.4:
             return f"{rng.choice(words.OPENERS)} {core}."
         return core[0].upper() + core[1:] + "."
 
-    def documents(self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2) -> list[str]:
+    def documents(
+        self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2, claims: float = 0.0
+    ) -> list[str]:
         """`n_docs` documents of 2 to 5 sentences, facts (in trained phrasings) between filler.
 
-        Facts are dealt from a reshuffled deck rather than drawn, so each is stated equally often.
+        Facts are dealt from a reshuffled deck rather than drawn, so each is stated equally often. A share `claims` of
+        the documents are statements with their verdicts instead, none of them about a reserved subject.
         """
         rng = random.Random(_sub_seed(self.seed, stream, seed))
         deck: list[Fact] = []
         out: list[str] = []
+        told = [f for f in facts or self.facts if not f.reserved]
         for _ in range(n_docs):
+            if claims and rng.random() < claims:
+                chosen = rng.sample(told, rng.randint(*CLAIMS))
+                stated = [self._claim(rng, fact, rng.random() < 0.5) for fact in chosen]
+                out.append(" ".join(f"{q.prompt} {q.target}." for q in stated))
+                continue
             sentences = []
             for i in range(rng.randint(*SENTENCES)):
                 if rng.random() >= (FACT_SHARE if i else FACT_SHARE_FIRST):
@@ -221,11 +285,77 @@ class FactWorld:
 
     def training_text(self, seed: int = 0, n_docs: int = 1000) -> list[str]:
         """Documents of the training distribution; second moments are estimated from these."""
-        return self.documents(seed, n_docs, stream=2)
+        return self.documents(seed, n_docs, stream=2, claims=CLAIM_SHARE)
 
     def held_out_text(self, n_docs: int = 200) -> list[str]:
-        """Documents of the same distribution that training never saw, for perplexity."""
+        """Documents of the same distribution that training never saw, for perplexity.
+
+        Without claims: what a false one states cannot be foreseen.
+        """
         return self.documents(0, n_docs, stream=3)
+
+    def untouched_facts(self, seed: int = 0, n: int = 100, held_out: bool = False) -> list[Question]:
+        """`n` facts about reserved subjects, which no request edits and no neighbourhood asks about.
+
+        The prompt is a trained phrasing, or a held-out one; options are all objects of the relation. There are 200
+        facts; beyond that they come again, mostly in another phrasing.
+        """
+        rng = random.Random(_sub_seed(self.seed, 6, seed))
+        found = []
+        for fact in self._deal_reserved(rng, n):
+            template = rng.choice(fact.held_out if held_out else fact.trained)
+            found.append(Question(self.prompt(fact, template), fact.object, self.relation(fact.relation).objects))
+        return found
+
+    def claims(self, seed: int = 0, n: int = 100) -> list[Question]:
+        """`n` statements about reserved subjects, half of them true, up to their verdict, which is "True" or "False".
+
+        The task is part of the training text, with other subjects. For a few-shot prompt ask for some more and write
+        f"{prompt} {target}." of the first ones before the others. No fact comes twice among the first 200.
+        """
+        rng = random.Random(_sub_seed(self.seed, 7, seed))
+        truths = [i % 2 == 0 for i in range(n)]
+        rng.shuffle(truths)
+        return [self._claim(rng, f, t) for f, t in zip(self._deal_reserved(rng, n), truths, strict=True)]
+
+    def completions(self, seed: int = 0, n: int = 100) -> list[Question]:
+        """`n` sentences without a fact, up to their last word, which is determined by what stands before it.
+
+        Every other one repeats two nouns, a pair that the training text never repeats; options are 4 nouns. The rest
+        end in set phrases ("on the way" home); options are the last words of all of them.
+        """
+        rng = random.Random(_sub_seed(self.seed, 8, seed))
+        pairs = [(a, b) for a in words.NOUNS for b in words.NOUNS if a != b and _unseen(a, b)]
+        ends = tuple(sorted({phrase.split()[-1] for phrase in words.SET_PHRASES}))
+        found = []
+        for i in range(n):
+            if i % 2:
+                begun, last = rng.choice(words.SET_PHRASES).rsplit(" ", 1)
+                sentence = self.filler(rng, 0.0, f"{begun} {last}")
+                found.append(Question(sentence.removesuffix(f" {last}."), last, ends))
+                continue
+            a, b = rng.choice(pairs)
+            others = rng.sample([w for w in words.NOUNS if w not in (a, b)], 2)
+            sentence = words.ECHO.format(a, b, a, b)
+            prompt = f"{rng.choice(words.OPENERS)} {sentence}" if rng.random() < 0.4 else sentence.capitalize()
+            found.append(Question(prompt.removesuffix(f" {b}"), b, tuple(sorted((a, b, *others)))))
+        return found
+
+    def _deal_reserved(self, rng: random.Random, n: int) -> list[Fact]:
+        """`n` facts about reserved subjects, each as often as the others."""
+        deck: list[Fact] = []
+        while len(deck) < n:
+            again = [f for f in self.facts if f.reserved]
+            rng.shuffle(again)
+            deck += again
+        return deck[:n]
+
+    def _claim(self, rng: random.Random, fact: Fact, true: bool) -> Question:
+        """A statement of `fact`, or with another object, up to its verdict."""
+        others = [o for o in self.relation(fact.relation).objects if o != fact.object]
+        stated = fact.object if true else rng.choice(others)
+        text = words.CLAIM.format(f"{self.prompt(fact, rng.choice(fact.trained))} {stated}", "").rstrip()
+        return Question(text, VERDICTS[not true], VERDICTS)
 
     def requests(self, n: int | None = None, single_token: SingleToken = "late") -> list[dict[str, Any]]:
         """`n` edit requests in CounterFact form, each with another subject (default: all 1020).
@@ -274,10 +404,10 @@ class FactWorld:
         return found
 
     def _with_same_object(self) -> dict[tuple[str, str], list[Fact]]:
-        """(relation, object) -> the facts that neighbours are drawn from: no subject of theirs is a single token."""
+        """(relation, object) -> the facts that neighbours are drawn from: no single tokens, no reserved subjects."""
         same: dict[tuple[str, str], list[Fact]] = {}
         for fact in self.facts:
-            if not fact.single_token:
+            if not (fact.single_token or fact.reserved):
                 same.setdefault((fact.relation, fact.object), []).append(fact)
         return same
 
