@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -90,6 +91,54 @@ class Generates(Protocol):
         max_length: int | None = None,
     ) -> list[str]:
         """What follows prefix + prompt, a text a prompt: greedily, or drawn with a passed generator."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says after n prompts, and how likely each of up to k given answers is there.
+
+    texts:  what it says, greedily.            logp: mean log-probability per token of each answer (nats), [n, k].
+    hits:   share of the answer's tokens that are the argmax under teacher forcing, [n, k].
+    tokens: number of tokens of each answer, [n, k]; 0 and NaN where there is none.
+    """
+
+    texts: tuple[str, ...]
+    logp: np.ndarray
+    hits: np.ndarray
+    tokens: np.ndarray
+
+
+class Asks(Protocol):
+    """Prompts made ready to be asked again and again while only some parameters change."""
+
+    def ask(self) -> Said:
+        """What the model says at the present weights."""
+        ...
+
+
+class AnswersFewShot(Protocol):
+    """A model that answers many prompts with a common beginning."""
+
+    max_tokens: int
+    cache_gb: float
+
+    @property
+    def text(self) -> Any:
+        """The tokenizer: `encode(text)` gives token ids."""
+        ...
+
+    def few_shot(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        tokens: int,
+        *,
+        prefix: str = "",
+        changes: Sequence[str] = (),
+        cache_gb: float | None = None,
+    ) -> Asks:
+        """Prompts behind a prefix made ready, while the model is unedited."""
         ...
 
 

@@ -27,6 +27,7 @@ from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.entry import entry_for
 from edit_robust.models.language.fast_paths import find_abilities
+from edit_robust.models.language.few_shot import FewShot
 from edit_robust.models.language.gradients import OutputGradients, output_gradients
 from edit_robust.models.language.identity import config_digest, tokenizer_digest
 from edit_robust.models.language.injection import Injection, PlainInjection, TailInjection
@@ -101,6 +102,23 @@ class CausalLM(Decoder):
     def score(self, examples: Sequence[Example]) -> Scores:
         """Log-probabilities of every example's choices (see `Scores`)."""
         return Scorer(self, examples).score()
+
+    def few_shot(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        tokens: int,
+        *,
+        prefix: str = "",
+        changes: Sequence[str] = (),
+        cache_gb: float | None = None,
+    ) -> FewShot:
+        """Prompts behind a common prefix, made ready to be asked again and again while only `changes` change: what the
+        model says after each (greedily, so many tokens), and how likely each of the prompt's options is.
+
+        Make it while the model is unedited: what the changes cannot change is computed now (see `FewShot`).
+        """
+        return FewShot(self, prompts, options, tokens, prefix=prefix, changes=changes, cache_gb=cache_gb)
 
     # -- what editors need -----------------------------------------------------------------------------------------
 

@@ -194,8 +194,27 @@ def _batched(
     """All rows in batches of similar length, the common prefix read once."""
     if not rows:
         return
-    shared = min([len(prefix), *(_common(prefix, r.prompt) for r in rows), *(len(r.prompt) - 1 for r in rows)])
-    kept = _read_prefix(model, rows[0].prompt[:shared]) if shared else []
+    shared = min([len(prefix), *(common(prefix, r.prompt) for r in rows), *(len(r.prompt) - 1 for r in rows)])
+    kept = read_prefix(model, rows[0].prompt[:shared]) if shared else []
+    continue_rows(model, rows, kept, shared, choose, limits, batch_size)
+
+
+def continue_rows(
+    model: Decoder,
+    rows: Sequence[Continuation],
+    kept: Sequence[KeysValues],
+    shared: int,
+    choose: Choice,
+    limits: Limits,
+    batch_size: int | None = None,
+) -> None:
+    """Continue all rows to their ends, in batches of similar length.
+
+    kept: keys and values of the first `shared` tokens, which all rows begin with. What rows have been continued with
+    so far (`new`) is read with their prompts.
+    """
+    if not rows:
+        return
     longest = max(len(r.prompt) for r in rows) + limits.tokens
     batches = model.batches([len(r.prompt) - shared + limits.tokens for r in rows])
     if longest > model.window:  # how far back a token sees is counted in places of a row: there must be no gap in it
@@ -212,12 +231,13 @@ def _batched(
                 advance(len(some))
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two rows have in common at their beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _read_prefix(model: Decoder, prefix: Sequence[int]) -> list[KeysValues]:
+def read_prefix(model: Decoder, prefix: Sequence[int]) -> list[KeysValues]:
+    """Keys and values of some tokens in every layer."""
     cache = DynamicCache()
     model.hidden(model.tokens([prefix]), past_key_values=cache, use_cache=True)
     layers: Any = cache.layers
