@@ -98,10 +98,16 @@ def test_tasks_download_without_a_path(
     tmp_path: Path, server: tuple[str, type[_Server]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, handler = server
-    monkeypatch.setattr(counterfact, "URL", f"{url}/counterfact.json")
-    monkeypatch.setattr(zsre, "URL", f"{url}/zsre_mend_eval.json")
+    for task, name in ((counterfact, "counterfact"), (zsre, "zsre_mend_eval")):
+        monkeypatch.setattr(task, "URL", f"{url}/{name}.json")
+    fails("SHA-256 & expected d01705612517", lambda: Counterfact(cache_dir=str(tmp_path)).requests())
+    fails("SHA-256 & expected 8a371d512f8a", lambda: Zsre(cache_dir=str(tmp_path)).requests())
+    assert not list(tmp_path.glob("*.json")), "what is not the published file is not kept"
+
+    monkeypatch.setattr(counterfact, "SHA256", hashlib.sha256(handler.body).hexdigest())
     assert len(Counterfact(cache_dir=str(tmp_path)).requests()) == 3
     handler.body = json.dumps(zsre_records(2)).encode()
+    monkeypatch.setattr(zsre, "SHA256", hashlib.sha256(handler.body).hexdigest())
     assert len(Zsre(cache_dir=str(tmp_path)).requests()) == 2
     assert len(Counterfact(cache_dir=str(tmp_path)).requests()) == 3
-    assert handler.hits == 2
+    assert handler.hits == 4

@@ -14,6 +14,8 @@ from edit_robust.tasks.reading import Row, json_rows
 from edit_robust.tasks.selection import Count
 
 URL = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
+#: Of the published file (19,086 records, 8,091,864 bytes).
+SHA256 = "8a371d512f8a6ab175db4ef672181d5c0e52da23298cb51e5a2eeea2f89aa9cd"
 
 FIELDS = ("subject", "src", "pred", "rephrase", "alt", "answers", "loc", "loc_ans", "cond", "portability")
 
@@ -94,7 +96,7 @@ class Zsre(FileTask):
         self.target, self.cache_dir = target, cache_dir
 
     def _source(self) -> Path:
-        return Path(self.path) if self.path else fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json")
+        return Path(self.path) if self.path else fetch(URL, Path(self.cache_dir) / "zsre_mend_eval.json", SHA256)
 
     def _read(self) -> list[tuple[TextRequest, str]]:
         rows = enumerate(json_rows(self._source(), FIELDS))
