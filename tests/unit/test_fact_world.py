@@ -21,8 +21,8 @@ def digest(value: Any) -> str:
 @pytest.mark.parametrize(
     ("seed", "facts", "names", "requests", "documents"),
     [
-        (0, "7952b40007898409", "e7322560f06daa5c", "f85f36c1489f507a", "9e7ef312243b00a5"),
-        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "0401758e548ccf33", "345859b085adbdd5"),
+        (0, "7952b40007898409", "e7322560f06daa5c", "ea9effce07e0cd91", "9e7ef312243b00a5"),
+        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "aab209e49d3608a8", "345859b085adbdd5"),
     ],
 )
 def test_a_seed_gives_one_world(seed: int, facts: str, names: str, requests: str, documents: str) -> None:
@@ -109,3 +109,16 @@ def test_completions_are_held_out_and_determined() -> None:
         if "then again of" not in prompt:
             ends.setdefault(" ".join(prompt.split()[-2:]), set()).add(target)
     assert all(len(found) == 1 for found in ends.values())
+
+
+def test_single_token_subjects_come_late_in_every_order() -> None:
+    """At positions 75, 80, ..., in another order each time; a request is the same wherever it stands."""
+    world = FactWorld.generate(0)
+    orders = [world.requests(order=k) for k in range(4)]
+    places = list(range(75, 275, 5))
+    for requests in orders:
+        assert [i for i, r in enumerate(requests) if r["single_token_subject"]] == places
+        assert sorted(requests, key=lambda r: r["case_id"]) == sorted(orders[0], key=lambda r: r["case_id"])
+    assert len({json.dumps(requests[75:100:5]) for requests in orders}) == 4
+    assert [r for r in orders[0] if r["single_token_subject"]] == world.requests(single_token="only")
+    assert world.requests(90, order=2) == orders[2][:90]

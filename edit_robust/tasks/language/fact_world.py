@@ -22,7 +22,7 @@ class FactWorldTask:
     n_requests:   how many requests to make, cut after ordering: a number, which must be there; `up-to-100` for at most
                   100; None for all.
     order:        0 for the world's order, k > 0 for the permutation seeded by k.
-    single_token: "late": subjects of one token come late in order 0, among the others; "none": without them;
+    single_token: "late": subjects of one token come after the first 75, in every order; "none": without them;
                   "only": they alone.
     n_corpus, n_held_out: documents of `corpus()` and of `held_out()`.
     """
@@ -55,8 +55,8 @@ class FactWorldTask:
 
     @cached_property
     def _selected(self) -> list[TextRequest]:
-        every = self._as_requests(self.world.requests(None, single_token=self.single_token))
-        return select(every, self.order, False, self.n_requests, self.name)
+        records = self.world.requests(None, single_token=self.single_token, order=self.order)
+        return select(self._as_requests(records), 0, False, self.n_requests, self.name)
 
     def _as_requests(self, records: Sequence[dict[str, Any]]) -> list[TextRequest]:
         """Records in CounterFact's form as requests, with what follows from them and what to write about."""

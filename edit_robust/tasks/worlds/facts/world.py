@@ -21,8 +21,8 @@ VERSION = 2
 N_TEMPLATES = 8
 N_HELD_OUT = 3
 N_OBJECTS = 20
-# Requests before this position never hold a single-token subject when they are ordered "late".
-FIRST_SINGLE_TOKEN = 200
+# Single-token subjects that are ordered "late" stand at these positions, counted from 0: 40 of them, every fifth one.
+FIRST_SINGLE_TOKEN, SINGLE_TOKEN_GAP = 75, 5
 
 # A document is 2 to 5 sentences. The first one mostly is filler (what a model samples after the separator, and so the
 # contexts of an edit, should be ordinary text); of the others most state a fact.
@@ -357,12 +357,15 @@ class FactWorld:
         text = words.CLAIM.format(f"{self.prompt(fact, rng.choice(fact.trained))} {stated}", "").rstrip()
         return Question(text, VERDICTS[not true], VERDICTS)
 
-    def requests(self, n: int | None = None, single_token: SingleToken = "late") -> list[dict[str, Any]]:
+    def requests(
+        self, n: int | None = None, single_token: SingleToken = "late", order: int = 0
+    ) -> list[dict[str, Any]]:
         """`n` edit requests in CounterFact form, each with another subject (default: all 1020).
 
-        `single_token` places the single-token subjects: "late" puts none among the first 200 and spreads them
-        evenly after that, "none" leaves them out, "only" gives nothing else. Such a request's prompt opens with the
-        subject, and it carries `"single_token_subject": True`.
+        `single_token` places the single-token subjects: "late" puts none among the first 75, then every fifth is
+        one until all 40 are used; "none" leaves them out, "only" gives nothing else. Such a request's prompt opens with
+        the subject, and it carries `"single_token_subject": True`. `order` > 0 permutes the others, and the
+        single-token subjects among themselves; a request is the same in every order.
         """
         if single_token not in ("late", "none", "only"):
             raise ValueError(f"single_token is {single_token!r}; choose late, none or only")
@@ -374,6 +377,9 @@ class FactWorld:
         chosen = [rng.choice(by_subject[s]) for s in self.subjects]
         requests = [self._request(rng, fact, same[fact.relation, fact.object]) for fact in chosen]
         rng.shuffle(requests)
+        requests = [{"case_id": i, **r} for i, r in enumerate(requests)]
+        if order:
+            random.Random(_sub_seed(self.seed, 10, order)).shuffle(requests)
         multi = [r for r in requests if not r["single_token_subject"]]
         single = [r for r in requests if r["single_token_subject"]]
         if single_token == "only":
@@ -381,14 +387,12 @@ class FactWorld:
         elif single_token == "none":
             ordered = multi
         else:
-            ordered, rest = multi[:FIRST_SINGLE_TOKEN], multi[FIRST_SINGLE_TOKEN:]
-            gap = len(rest) // len(single)
+            ordered = multi
             for i, request in enumerate(single):
-                ordered += [request, *rest[i * gap : (i + 1) * gap]]
-            ordered += rest[len(single) * gap :]
+                ordered.insert(FIRST_SINGLE_TOKEN + i * SINGLE_TOKEN_GAP, request)
         if n is not None and n > len(ordered):
             raise ValueError(f"{n} requests were asked for, the world has {len(ordered)}")
-        return [{"case_id": i, **r} for i, r in enumerate(ordered[:n])]
+        return ordered[:n]
 
     def training_requests(self, subjects: Collection[str], single_token: SingleToken = "late") -> list[dict[str, Any]]:
         """A request in CounterFact form for every fact about `subjects`, in the world's order; its id is fact-<i>.
