@@ -112,20 +112,21 @@ def test_embeddings_may_change(tiny_model: Get) -> None:
 def test_the_end_of_a_text_is_part_of_what_is_said(tiny_model: Get) -> None:
     """A model that ended its text and one that goes on are told apart, both ways."""
     model = tiny_model("gpt2")
-    kept = model.config.eos_token_id
+    config: Any = model.config
+    kept = config.eos_token_id
     ids = model.text.encode(SHOTS + PROMPTS[0])
     with torch.no_grad():
         second = int(model.whole(model.tokens([ids]))[0, -1].argmax())
     changes = model.parameter_names([model.layer_at(1).name])
     for unedited, later in (([kept, second], [kept]), ([kept], [kept, second])):
-        model.config.eos_token_id = unedited
+        config.eos_token_id = unedited
         try:
             asked = model.few_shot(PROMPTS, OPTIONS, 3, prefix=SHOTS, changes=changes)
-            model.config.eos_token_id = later
+            config.eos_token_id = later
             asked.limits = replace(asked.limits, ends=generation.end_tokens(model))
             assert list(asked.ask().texts) == plainly(model)[0]
         finally:
-            model.config.eos_token_id = kept
+            config.eos_token_id = kept
 
 
 def test_answers_do_not_depend_on_what_was_asked_before(tiny_model: Get) -> None:

@@ -89,7 +89,7 @@ class Batch:
 class FewShot:
     """Prompts made ready to be asked again and again. Make it while the model is unedited.
 
-    prompts: what stands behind `prefix`.        options: answers to each, scored as continuations under teacher forcing.
+    prompts: what stands behind `prefix`.        options: answers to each, scored as what follows.
     tokens:  how many the model may say.         changes: names of all parameters that may change.
     cache_gb: memory for what the changes cannot change; None: the model's own.
     Raises UserError for a prompt that leaves no room for so many tokens in the model's window.
@@ -258,7 +258,7 @@ class FewShot:
         return model.logits(model.finish(hidden[batch.at]))
 
     def _continued(self, kept: Sequence[KeysValues], likeliest: Mapping[tuple[int, int], int]) -> list[Continuation]:
-        """Every prompt continued to its end: as far as the likeliest tokens are known from there, then by generating."""
+        """Every prompt continued to its end: as far as the likeliest tokens are known, then by generating."""
         rows = [Continuation(list(prompt), None) for prompt in self.encoded]
         for i, row in enumerate(rows):
             guess = self.rows[i] if likeliest else []
