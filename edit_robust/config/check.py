@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edit_robust.config.compose import as_plain
 from edit_robust.config.fit import check_fit
+from edit_robust.config.guards import with_guard
 from edit_robust.config.nodes import bind, build, kind_of, wanted
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.threads import Threads
@@ -27,7 +28,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     if missing:
         hint = "a folder in the Hugging Face format or a hub id" if missing[0] == "model.path" else "a value"
         raise UserError(f"{missing[0]} must be given: {missing[0]}=... ({hint})")
-    return as_plain(cfg)
+    values = as_plain(cfg)
+    return {**values, "editor": with_guard(values["editor"])} if "editor" in values else values
 
 
 def check(cfg: DictConfig) -> dict[str, Any]:

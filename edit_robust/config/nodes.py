@@ -12,6 +12,9 @@ from edit_robust.config.compose import choices
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.options import FILE, says, words_of
 
+#: A node's part that is no option: what it describes has a method `around`, which is given the object made.
+AROUND = "guard"
+
 
 def target_of(node: dict[str, Any], path: str) -> Callable[..., Any]:
     """The constructor that a node names with `_target_`."""
@@ -36,8 +39,15 @@ def bind(node: dict[str, Any], path: str) -> dict[str, Any]:
     from beartype.door import is_bearable
 
     target = target_of(node, path)
-    options = {k: build(v, k) if _is_node(v) else v for k, v in node.items() if not k.startswith("_")}
     parameters = inspect.signature(target).parameters
+    around = _around(node, parameters)
+    if around is not None:
+        build(around, f"{path}.{AROUND}")
+    options = {
+        k: build(v, k) if _is_node(v) else v
+        for k, v in node.items()
+        if not k.startswith("_") and (around is None or k != AROUND)
+    }
     for name in options:
         if name not in parameters:
             raise UserError(f"{path}.{name} is no option of {target.__name__}; {nearest(name, parameters, 'options')}")
@@ -58,6 +68,12 @@ def bind(node: dict[str, Any], path: str) -> dict[str, Any]:
 
 def _is_node(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
+
+
+def _around(node: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The node of what is put around the object, unless the constructor takes it itself."""
+    around = node.get(AROUND)
+    return around if _is_node(around) and AROUND not in parameters else None
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -87,12 +103,18 @@ def wanted(hint: Any) -> str:
 
 
 def build(node: dict[str, Any], path: str) -> Any:
-    """Make the object that a node describes. The constructor's own complaint is shown with the node's path."""
+    """Make the object that a node describes, with its guard around it where it has one.
+
+    The constructor's own complaint is shown with the node's path.
+    """
     options = bind(node, path)
+    target = target_of(node, path)
     try:
-        return target_of(node, path)(**options)
+        made = target(**options)
     except (TypeError, ValueError) as e:
         raise UserError(f"{path}: {' '.join(str(e).split())[:240]}") from e
+    around = _around(node, inspect.signature(target).parameters)
+    return made if around is None else build(around, f"{path}.{AROUND}").around(made)
 
 
 def model_name(values: Mapping[str, Any]) -> str:

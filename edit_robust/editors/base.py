@@ -100,6 +100,7 @@ class Editor(Protocol):
     batches: whether several requests can be written in one change.
     needs:   names of the methods that it needs of a model; a model without them is refused when the config is checked.
     takes:   the kind of request that it can be given.
+    An editor may have `signs`, the warning signs (`core.signs`) that it tells of its edits beside the one of all.
     """
 
     name: str
@@ -148,6 +149,21 @@ def refusal(edit: Edit, reason: str) -> Edit:
     return Edit(Delta({}, edit.delta.base, {"refused": reason}), info)
 
 
+def sized(edit: Edit, model: Editable) -> Edit:
+    """The edit with the warning sign that every change has, told of each of its requests before it is applied.
+
+    `relative_norm` is ||dW||_F / ||W||_F with W as it stands, the largest of all changed matrices (of biases where
+    nothing else changes). An edit without a change tells none.
+    """
+    norms = edit.delta.norms()
+    wide = {name for name, term in edit.delta.terms.items() if min(term.shape) > 1} or set(norms)
+    sizes = {n: float(torch.linalg.vector_norm(model.matrix(n).float())) for n in wide}
+    ratios = [norms[name] / size for name, size in sizes.items() if size > 0]
+    if not ratios or any("relative_norm" in i for i in edit.info):
+        return edit
+    return replace(edit, info=[{**i, "relative_norm": max(ratios)} for i in edit.info])
+
+
 #: How libraries say that a matrix cannot be factored or solved with; what else they complain of is a mistake.
 _SINGULAR = re.compile(
     r"(linalg|cholesky|solve|lapack).*(singular|positive.?definite|converge|ill-conditioned)"
@@ -172,7 +188,7 @@ def edit_or_refuse(editor: Editor, model: Editable, requests: Sequence[Request],
     them their values. A walk goes on without such an edit. Every other error is raised.
     """
     try:
-        return editor.edit(model, requests, state)
+        return sized(editor.edit(model, requests, state), model)
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError, RuntimeError) as error:
         if not is_singular(error):
             raise
@@ -184,7 +200,7 @@ def edit_each_or_refuse(editor: Editor, model: Editable, requests: Sequence[Requ
     """`editor.edit_each`; where it has no solution for some of the requests, they are edited one by one and those
     refused as `singular`."""
     try:
-        return editor.edit_each(model, requests, state)
+        return [sized(edit, model) for edit in editor.edit_each(model, requests, state)]
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError, RuntimeError) as error:
         if not is_singular(error):
             raise
