@@ -13,6 +13,7 @@ from edit_robust.core.data import Column
 from edit_robust.core.images import Right
 from edit_robust.evaluate.answers import Answers
 from edit_robust.evaluate.base import Measure, Results
+from edit_robust.evaluate.collapse import Collapse
 from edit_robust.evaluate.columns import resources
 from edit_robust.evaluate.drift import Drift
 from edit_robust.evaluate.edits import Edits
@@ -21,7 +22,7 @@ from edit_robust.evaluate.image_answers import ImageAnswers
 from edit_robust.evaluate.perplexity import Perplexity
 
 #: The built-in measures in the order of the summary; each gives columns only where records hold numbers of its own.
-BUILTIN: tuple[type[Measure], ...] = (Answers, ImageAnswers, Forgetting, Perplexity, Drift, Edits)
+BUILTIN: tuple[type[Measure], ...] = (Answers, ImageAnswers, Forgetting, Perplexity, Drift, Edits, Collapse)
 
 
 @dataclass(frozen=True)

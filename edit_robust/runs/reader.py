@@ -53,6 +53,11 @@ class Run:
         return read_json(self.path / "summary.json")
 
     @property
+    def autopsy(self) -> dict[str, Any]:
+        """What an autopsy of the run has found; {} where there was none."""
+        return read_json(self.path / "autopsy.json")
+
+    @property
     def columns(self) -> list[Column]:
         """The summary with how tables show it; empty for runs of older versions."""
         file = self.path / "columns.json"
