@@ -91,7 +91,7 @@ class ImageAnswers(Measure):
         self.requests = [cast(ImageRequest, r) for r in setting.requests]
         self.sets: list[ImageSet] = task.image_sets(setting.requests)
         cache = setting.work.cache / "corrupted"
-        self.shifting = Shifting.of(self.corruptions, self.options, cache, self.model.size)
+        self.shifting = Shifting.of(self.corruptions, self.options, cache, self.model.size, self.model.cropping)
         self._each = sum(len(x) * len(self.shifting.variants(x)) for x in self.sets)  # answers of a point
         self._skip_small_store()
         self._check_labels()
@@ -105,7 +105,6 @@ class ImageAnswers(Measure):
         if not done:
             keep_triples(setting.run.path, self.requests, self.model)
             keep_reference(setting.run.path, setting.task)
-        self._leaks = leaks(self.requests, self.sets)
 
     def _check_labels(self) -> None:
         model = self.model
@@ -319,7 +318,7 @@ class ImageAnswers(Measure):
         record = self.setting.recorder(point)
         ids = [r.id for r in self.requests]
         if point.step == 0:
-            for request, (shared, n) in self._leaks.items():
+            for request, (shared, n) in leaks(self.requests, self.sets).items():
                 yield record("unedited", "edit", "leaked", shared, n, request=request)
             if self.model.n_classes == 1000 and any(x.benchmark == IMAGENET for x in self.sets if _is_original(x)):
                 yield record("unedited", "original", IMAGENET, 1.0, self.model.n_classes)

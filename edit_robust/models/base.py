@@ -73,6 +73,19 @@ class Scores(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Generated:
+    """Text that a model wrote.
+
+    tokens: how many it took, with those of a stop text.   ended: whether the text ended by itself, at a stop text or an
+    end-of-text token; else it was cut off.
+    """
+
+    text: str
+    tokens: int
+    ended: bool
+
+
 class Generates(Protocol):
     """A model that writes text."""
 
@@ -91,6 +104,10 @@ class Generates(Protocol):
         max_length: int | None = None,
     ) -> list[str]:
         """What follows prefix + prompt, a text a prompt: greedily, or drawn with a passed generator."""
+        ...
+
+    def write(self, prompts: Sequence[str], max_new_tokens: int, **options: Any) -> list[Generated]:
+        """The same, with how long each text is and whether it ended by itself; options are those of `generate`."""
         ...
 
 
@@ -159,6 +176,11 @@ class LogitsAlong(Protocol):
     size: int
     n_classes: int
     batch_size: int
+
+    @property
+    def cropping(self) -> str:
+        """What `crop` does, in words: "resize 256 (bilinear), crop 224"."""
+        ...
 
     def crop(self, image: Pixels) -> UInt8[np.ndarray, "size size 3"]:
         """The model's own resizing and centre crop, before normalisation."""

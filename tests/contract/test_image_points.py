@@ -142,7 +142,7 @@ def test_only_verdicts_leave_the_device(monkeypatch: pytest.MonkeyPatch) -> None
 class Oracle:
     """Answers at random, without a network."""
 
-    name, size, n_classes, batch_size = "oracle", 8, 1000, 16
+    name, size, n_classes, batch_size, cropping = "oracle", 8, 1000, 16, "as they are"
 
     def crop(self, image: np.ndarray) -> np.ndarray:
         return image

@@ -20,7 +20,9 @@ FOG = Variant("impulse_noise", 3)
 
 
 def shifting(folder: Path, size: int, **options) -> Shifting:
-    return Shifting.of({"impulse_noise": (3,), "fog": (1, 2)}, ShiftOptions(**options), folder, size)
+    return Shifting.of(
+        {"impulse_noise": (3,), "fog": (1, 2)}, ShiftOptions(**options), folder, size, "resize 72 (bicubic), crop 64"
+    )
 
 
 def photographs(*names: str, height: int = 300, width: int = 400) -> ImageSet:
@@ -69,7 +71,7 @@ def test_the_stamp_names_resize_crop_and_interpolation(tmp_path: Path) -> None:
     assert made[224].endswith("resize 256 (bilinear), crop 224, corrupt, JPEG quality 85")
     assert made[299] == made[224] + ", resize to 299 (bicubic)"
     assert "3 variants" in made[224] and len(set(made.values())) == 2
-    assert shifting(tmp_path, 64).stamp.endswith("the model's own resize and crop to 64, corrupt")
+    assert shifting(tmp_path, 64).stamp.endswith("resize 72 (bicubic), crop 64, corrupt")
     for name in ("impulse_noise/3", "fog/1", "fog/2"):
         (tmp_path / "imagenet-c" / name).mkdir(parents=True)
     of_files = shifting(tmp_path, 299, released=str(tmp_path / "imagenet-c")).stamp

@@ -28,7 +28,7 @@ from edit_robust.models.vision.judging import judge
 from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
 from edit_robust.models.vision.precision import flips, has_tf32, set_tf32
-from edit_robust.models.vision.preprocessing import crop
+from edit_robust.models.vision.preprocessing import crop, in_words
 from edit_robust.models.vision.split import Features, SplitNetwork
 from edit_robust.models.vision.usage import aliases, owners, uses_of
 
@@ -197,6 +197,11 @@ class Classifier(Model):
         return self._split[module]
 
     # -- images ------------------------------------------------------------------------------------------------------
+
+    @property
+    def cropping(self) -> str:
+        """What `crop` does, in words: "resize 256 (bilinear), crop 224"."""
+        return in_words(self.preprocessing)
 
     def crop(self, image: Pixels) -> UInt8[np.ndarray, "size size 3"]:
         """The model's own resizing and centre crop, before normalisation: what a corruption is applied to."""

@@ -100,6 +100,12 @@ def as_described(
     )
 
 
+def in_words(how: Preprocessing) -> str:
+    """What `crop` does: "resize 256 (bilinear), crop 224"; with the mode where it is not the centre's."""
+    mode = "" if how.mode == "center" else f", {how.mode}"
+    return f"resize {how.resize} ({how.interpolation}{mode}), crop {how.size}"
+
+
 def crop(
     image: Pixels, how: Preprocessing, fill: tuple[int, int, int] | None = None
 ) -> UInt8[np.ndarray, "size size 3"]:

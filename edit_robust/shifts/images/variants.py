@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,11 +63,35 @@ class ShiftOptions:
 
 
 @dataclass
+class _Shard:
+    """Images `rows` of a set; `pixels`: as the model crops them.
+
+    shown: as they are corrupted.   names: what the noise of each is seeded with.
+    """
+
+    images: ImageSet
+    rows: range
+    pixels: Sequence[Pixels]
+    shown: Sequence[Pixels]
+    names: Sequence[str]
+
+    def shows(self, pixels: Sequence[Pixels]) -> bool:
+        """Whether these are the very images that it was made of."""
+        return len(pixels) == len(self.pixels) and all(x is y for x, y in zip(pixels, self.pixels, strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of names and pixels, which the store keeps their variants under."""
+        return digest_of(self.shown, self.names)
+
+
+@dataclass
 class Shifting:
     """How image sets are shown to a model of one size.
 
     corruptions: name -> severities.   order: direct or released, see `ShiftOptions`.   workers: processes that corrupt.
-    size: of the model's images, which are square.   store: keeps what was corrupted; None: nothing is kept.
+    size: of the model's images, which are square.   cropping: its own resize and crop, in words.
+    store: keeps what was corrupted; None: nothing is kept.
     released: folder of the released ImageNet-C, whose files stand for the original task's corrupted images.
     """
 
@@ -75,13 +100,16 @@ class Shifting:
     workers: int
     store: CorruptedStore | None
     size: int
+    cropping: str
     released: Path | None = None
     _pool: Executor | None = None
-    _shard: tuple[ImageSet, range, list[Pixels]] | None = None
+    _shard: _Shard | None = None
 
     @staticmethod
-    def of(corruptions: Mapping[str, tuple[int, ...]], options: ShiftOptions, cache: Path, size: int) -> Shifting:
-        """cache: folder of the store.   size: of the model's images. Raises UserError for released files that are
+    def of(
+        corruptions: Mapping[str, tuple[int, ...]], options: ShiftOptions, cache: Path, size: int, cropping: str
+    ) -> Shifting:
+        """cache: folder of the store.   size, cropping: see `Shifting`. Raises UserError for released files that are
         missing, before anything is edited."""
         store = CorruptedStore(cache, options.store_gb) if options.store_gb else None
         root = None if options.released is None else Path(options.released)
@@ -89,7 +117,7 @@ class Shifting:
             for name, severities in corruptions.items():
                 for severity in severities:
                     find(root, name, severity)
-        return Shifting(corruptions, options.order, options.workers, store, size, root)
+        return Shifting(corruptions, options.order, options.workers, store, size, cropping, root)
 
     @property
     def stamp(self) -> str:
@@ -103,7 +131,7 @@ class Shifting:
         where = (
             "" if self.released is None else f"original task: released ImageNet-C ({self.released.name}){last}; else "
         )
-        made = f"the model's own resize and crop to {self.size}, corrupt"
+        made = f"{self.cropping}, corrupt"
         if self.order == "released":
             made = f"resize {RESIZE} (bilinear), crop {CROP}, corrupt, JPEG quality {QUALITY}{last}"
         return f"{where}in memory, {many} variants ({digest}), {made}"
@@ -133,29 +161,34 @@ class Shifting:
             return np.stack(pixels)
         if self.released is not None and images.probe == "original":
             return np.stack([self._read(variant, images.ids[r]) for r in rows])
-        shown = self._as_released(images, rows) if self.order == "released" else pixels
+        shard = self._shown(images, rows, pixels)
         dataset = f"{images.probe}|{images.request}"
-        names = [noise_name(images.ids[r], x) for r, x in zip(rows, shown, strict=True)]
 
         def make() -> np.ndarray:
             if self.workers and self._pool is None:
                 self._pool = worker_pool(self.workers)
-            made = corrupt_many(shown, names, variant.shift, variant.severity, dataset, self.workers, self._pool)
+            made = corrupt_many(
+                shard.shown, shard.names, variant.shift, variant.severity, dataset, self.workers, self._pool
+            )
             return np.stack([jpeg_round_trip(x) for x in made] if self.order == "released" else made)
 
         if self.store is None:
             made = make()
         else:
-            key = key_of(digest_of(shown, names), dataset, variant.shift, variant.severity, self.order)
+            key = key_of(shard.digest, dataset, variant.shift, variant.severity, self.order)
             made = self.store.get(key, make)
         return made if self.order == "direct" else np.stack([fit(x, self.size) for x in made])
 
-    def _as_released(self, images: ImageSet, rows: range) -> list[Pixels]:
-        """A shard's images, resized and cropped as the released ones were: once for all of its variants."""
+    def _shown(self, images: ImageSet, rows: range, pixels: Sequence[Pixels]) -> _Shard:
+        """A shard's images as they are corrupted, made and hashed once for all of its variants."""
         last = self._shard
-        if last is None or last[0] is not images or last[1] != rows:
-            last = self._shard = (images, rows, [resize_crop(images.load(r), RESIZE, CROP) for r in rows])
-        return last[2]
+        if last is None or last.images is not images or last.rows != rows or not last.shows(pixels):
+            shown = pixels
+            if self.order == "released":
+                shown = [resize_crop(images.load(r), RESIZE, CROP) for r in rows]
+            names = [noise_name(images.ids[r], x) for r, x in zip(rows, shown, strict=True)]
+            last = self._shard = _Shard(images, rows, pixels, shown, names)
+        return last
 
     def _read(self, variant: Variant, name: str) -> Pixels:
         """A released image: 224 pixels square, already resized and cropped; other sizes are resized whole."""
