@@ -16,7 +16,8 @@ import torch
 from edit_robust.core import Delta, LowRank, Request, TextRequest, UserError
 from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, State, refusal, refuse_nonfinite
+from edit_robust.editors.base import Edit, State, refuse_nonfinite
+from edit_robust.editors.helpers.guard import Guard
 from edit_robust.editors.language.helpers.contexts import ROME_RECIPE, context_templates, flatten
 from edit_robust.editors.language.helpers.moments import Inverse, second_moments
 from edit_robust.editors.language.helpers.values import Values, optimise_values, value_options
@@ -39,12 +40,14 @@ class Rome:
     mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C, drawn from it
         at random; mom2_max_tokens: each is cut to so many tokens (None: to what the model can read).
     mom2_adjustment: False sets C to the identity.  context_templates: `sampled`, `bare` or a JSON file.
-    min_key_ratio: refuse an edit whose (k' . u) / (k . u) is below this, as near-disabling ones are; None: never.
+    min_key_ratio: refuse an edit whose (k' . u) / (k . u) is below this, as near-disabling ones are; None: never. The
+        short form of `editor.guard={sign: key_ratio, below: ...}`.
     value_batch: independent edits optimised side by side.
     """
 
     batches = False
     needs: ClassVar[tuple[str, ...]] = ("injection", "trace")
+    signs: ClassVar[tuple[str, ...]] = ("key_ratio", "division_factor", "cos_bare_mean", "key_leverage")
     takes: ClassVar[type[Request]] = TextRequest
 
     def __init__(
@@ -82,7 +85,8 @@ class Rome:
         self.mom2, self.mom2_dataset = mom2, mom2_dataset
         self.mom2_n_samples, self.mom2_max_tokens = mom2_n_samples, mom2_max_tokens
         self.mom2_adjustment, self.context_templates = mom2_adjustment, context_templates
-        self.min_key_ratio, self.value_batch = min_key_ratio, value_batch
+        self.value_batch = value_batch
+        self.guard = None if min_key_ratio is None else Guard("key_ratio", below=min_key_ratio)
 
     def auto_layers(self, n_layers: int) -> list[int]:
         """About a third of the way up, where causal tracing finds facts in GPT-2 (17 of 48) and GPT-J (5 of 28)."""
@@ -120,6 +124,7 @@ class Rome:
         for_r, out = (mean, out_mean) if self.keys == "mean" else (bare, out_bare)
         inverse = state.given.inverse
         u = inverse.solve(for_u[:, None])[:, 0] if inverse else for_u.double()
+        leverage = float(for_u.double() @ u)
         u = u / u.norm()
         factor = for_r.double() @ u
         r = (values.value[row] - out).double() / factor
@@ -130,9 +135,9 @@ class Rome:
             "delta_norm": float(r.norm()),
             "division_factor": float(factor),
             "key_ratio": float(factor / (for_u.double() @ u)),
+            "key_leverage": leverage,
             "cos_bare_mean": float(torch.cosine_similarity(bare, mean, dim=0)),
         }
         edit = Edit(Delta({name: term}, model.position), [info])
-        if self.min_key_ratio is not None and info["key_ratio"] < self.min_key_ratio:
-            return refusal(edit, "key-ratio")
-        return refuse_nonfinite(edit)
+        edit = edit if self.guard is None else self.guard.judge(edit, self.name)
+        return edit if edit.refused else refuse_nonfinite(edit)
