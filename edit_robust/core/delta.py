@@ -180,6 +180,11 @@ class Delta:
         return path
 
     @staticmethod
+    def read_info(path: str | Path) -> dict[str, Any]:
+        """`info` of what `save` wrote, without reading the change itself. UserError as for `load`."""
+        return dict(json.loads(_header(Path(path)).get("info", "{}")))
+
+    @staticmethod
     def load(path: str | Path) -> Delta:
         """Read what `save` wrote, its terms in their order. UserError for a file that is missing, truncated or of
         another kind."""
@@ -202,3 +207,17 @@ class Delta:
         ordered = {n: parts[n] for n in json.loads(header.get("order", "null")) or parts}
         terms: dict[str, Term] = {n: Dense(p["m"]) if "m" in p else LowRank(p["u"], p["v"]) for n, p in ordered.items()}
         return Delta(terms, header.get("base", ""), json.loads(header.get("info", "{}")))
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The header of a delta file. UserError for a file that is truncated or of another kind."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            found = dict(f.metadata() or {})
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path} is not a readable delta file: {e}") from e
+    if found.get("format") != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not a delta written by this program")
+    return found

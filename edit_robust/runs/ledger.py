@@ -1,15 +1,16 @@
 """The edits of a run: made once, kept, and given back bit for bit when the run goes on.
 
 Changes that are factors are kept one by one, and a walk is replayed by adding them again in the same order and with
-the same arithmetic, on the same device. A dense change (fine-tuning) of every step would fill the disk: of a walk that
-stacks them, the weights are kept now and then instead, so that writing takes a twentieth of the time, and what is known
-about every edit as a line of its own. A run that goes on puts the kept weights back and makes later edits again.
+the same arithmetic, on the same device. Where that comes to take seconds, the weights are kept now and then, too. A
+dense change (fine-tuning) of every step would fill the disk: of a walk that stacks them only the weights are kept, and
+what is known about every edit as a line of its own. Either way writing takes a twentieth of the time at most, and the
+newest weights replace those before. A run that goes on puts them back and replays, or makes again, the edits since.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from edit_robust.core.files import atomic_path
 from edit_robust.core.pace import Pace
 from edit_robust.editors.base import Edit
 from edit_robust.runs.checkpoints import ELSEWHERE, Check, keep_weights, kept_weights, put_weights
-from edit_robust.runs.files import TOTAL, WEIGHTS, append, as_line, read_lines
+from edit_robust.runs.files import TOTAL, append, as_line, read_lines
 from edit_robust.runs.folder import RunFolder
 
 #: Dense changes of independent edits are kept as long as all of them together take no more bytes than this.
 DENSE_BYTES = 4 << 30
 #: Bytes of weights that a walk of dense changes writes for a second of editing, at most: a fast disk shall not be worn.
 BYTES_A_SECOND = 4e6
+#: Seconds that a walk of factors may take to replay before its weights are kept.
+REPLAY = 2.0
 
 
 class EditLedger:
@@ -71,9 +74,9 @@ class EditLedger:
 
     def keep_total(self, before: Snapshot, model: Editable) -> None:
         """Of a walk of dense changes, keep the whole change as one."""
-        weights = self.folder.path / "state" / WEIGHTS
+        about = kept_weights(self.folder.path)
         total = self.folder.path / "deltas" / TOTAL
-        if weights.exists() and not total.exists():
+        if about is not None and is_dense(about) and not total.exists():
             now = model.snapshot(before.values)
             try:
                 put_weights(self.folder.path, model, {"position": ""})
@@ -85,9 +88,10 @@ class EditLedger:
 class Stack:
     """The edits of one walk on top of each other, from the unedited model or from kept weights on.
 
-    Weights are kept (dense changes only) when editing since the last time has taken twenty times as long as keeping
-    them, and a second for every `BYTES_A_SECOND`: a minute for a projection of GPT-J, all that a kill costs. At checks
-    of past edits the time of evaluating counts, too. After the last edit they are always kept.
+    Weights are kept when editing since the last time has taken twenty times as long as keeping them, and a second for
+    every `BYTES_A_SECOND`: a minute for a projection of GPT-J, all that a kill costs. At checks of past edits the time
+    of evaluating counts, too. Of a walk of dense changes they are always kept after the last edit; a walk of factors,
+    which loses nothing by a kill, keeps them only when it would take `REPLAY` seconds to add the changes again.
     """
 
     def __init__(self, folder: RunFolder, model: Editable, points: bool) -> None:
@@ -98,9 +102,9 @@ class Stack:
         self.known = {line["step"]: line for line in read_lines(self.path / "state" / "edits.jsonl")}
         self.check = Check(self.path)
         self.changed: set[str] = set()
-        self.dense = self.start["step"] > 0  # whether the walk has made dense changes
+        self.dense = self.start["step"] > 0 and is_dense(self.start)  # whether the walk has made dense changes
         self.unkept = False  # whether there are changes that no kept weights hold
-        self.editing, self.kept_at = 0.0, time.monotonic()
+        self.editing, self.adding, self.kept_at = 0.0, 0.0, time.monotonic()
         self._known_pace: Pace | None = None
 
     def advance(self, step: int, make: Callable[[], Edit], check: bool, last: bool) -> Edit:
@@ -113,7 +117,7 @@ class Stack:
             edit = self._made(step, make)
             self.changed |= set(edit.delta.terms)
             self.unkept |= bool(edit.delta.terms)
-            if self.dense and self.unkept and (last or self._due(check)):
+            if self.unkept and ((last and self.dense) or self._due(check)):
                 self._keep_weights(step, edit)
         if check or last:
             self.check.at(self.model, step, self.changed)
@@ -121,8 +125,10 @@ class Stack:
 
     def _passed(self, step: int) -> Edit:
         """An edit before the kept weights: its change is not there any more."""
-        kept = kept_edit(self.path, step)  # a refused one
-        return Edit(Delta({}, self.model.position), kept.info if kept else self.known[step]["info"], self._carry(step))
+        info = kept_info(self.path, step)
+        return Edit(
+            Delta({}, self.model.position), self.known[step]["info"] if info is None else info, self._carry(step)
+        )
 
     def _jumped(self, step: int) -> Edit:
         """The edit behind which the kept weights stand."""
@@ -146,15 +152,19 @@ class Stack:
                     "have changed since; use force=true to start anew"
                 )
             self.model.add(edit.delta)
+            self.adding += time.monotonic() - began
+            self.editing += time.monotonic() - began
             return edit
         with self.folder.phase("edit"):
             edit = settled(make(), self.model)
         if is_factored(edit.delta):
             keep_edit(self.path, step, edit)
-            self.model.add(edit.delta)
         else:
             self.dense = True
-            self.model.add(edit.delta)
+        made = time.monotonic()
+        self.model.add(edit.delta)
+        self.adding += time.monotonic() - made
+        if not is_factored(edit.delta):
             self._note(step, edit)
         self.editing += time.monotonic() - began
         return edit
@@ -181,14 +191,23 @@ class Stack:
         return self._known_pace
 
     def _due(self, check: bool) -> bool:
+        """Whether to keep the weights now; a walk of factors is in no hurry."""
+        if not self.dense and self.adding < REPLAY:
+            return False
         return self.pace.due(time.monotonic() - self.kept_at if check else self.editing)
 
     def _keep_weights(self, step: int, edit: Edit) -> None:
         norms = edit.delta.norms()
         about = {"step": step, "base": self.model.base, "position": self.model.position, "norms": norms}
+        about["dense"] = self.dense
         with self.pace.writing():
             keep_weights(self.path, self.model, self.changed, about)
-        self.unkept, self.editing, self.kept_at = False, 0.0, time.monotonic()
+        self.unkept, self.editing, self.adding, self.kept_at = False, 0.0, 0.0, time.monotonic()
+
+
+def is_dense(about: Mapping[str, Any]) -> bool:
+    """Whether kept weights hold changes that are kept nowhere else; runs of older versions kept no others."""
+    return bool(about.get("dense", True))
 
 
 def settled(edit: Edit, model: Editable | None) -> Edit:
@@ -224,6 +243,12 @@ def kept_edit(path: Path, step: int) -> Edit | None:
     return Edit(delta, list(delta.info["edits"]), load_file(carried) if carried.exists() else {})
 
 
+def kept_info(path: Path, step: int) -> list[dict[str, float]] | None:
+    """What the editor told of an edit that was kept with its change, which is not read; None where it was not."""
+    file = _delta_path(path, step)
+    return list(Delta.read_info(file)["edits"]) if file.exists() else None
+
+
 def keep_edit(path: Path, step: int, edit: Edit) -> None:
     """Keep an edit with its change."""
     _keep_carry(path, step, edit)
@@ -248,9 +273,12 @@ def _bytes(delta: Delta) -> int:
 # -- reading the edits of a run ------------------------------------------------------------------------------------
 
 
-def deltas(path: Path) -> list[Delta]:
-    """The changes kept in a run's folder, in the order they were made (a walk of dense ones is kept as one)."""
-    return [Delta.load(p) for p in sorted((path / "deltas").glob("[0-9]*.safetensors"))]
+def deltas(path: Path, after: int = 0) -> list[Delta]:
+    """The changes kept in a run's folder, in the order they were made (a walk of dense ones is kept as one).
+
+    after: leave out those of this step and before.
+    """
+    return [Delta.load(p) for p in sorted((path / "deltas").glob("[0-9]*.safetensors")) if int(p.stem) > after]
 
 
 def stacked(path: Path) -> list[Delta]:
@@ -275,13 +303,13 @@ def replay(path: Path, model: Editable, name: str) -> None:
     Raises UserError when the model is not the one that was edited; `name` is what the run called it.
     """
     weights = kept_weights(path)
-    made = [] if weights else stacked(path)
+    made = deltas(path, after=weights["step"]) if weights else stacked(path)
     edited = weights["base"] if weights else made[0].base
     if model.position != model.base or edited not in (model.base, *model.older_bases):
         raise UserError(
             f"this is not the model that {path.name} edited ({name}): other weights, or another config or tokenizer"
         )
-    for delta in made:
-        model.add(delta)
     if weights:
         put_weights(path, model, weights)
+    for delta in made:
+        model.add(delta)
