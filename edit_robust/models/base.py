@@ -137,6 +137,7 @@ class Asks(Protocol):
 class AnswersFewShot(Protocol):
     """A model that answers many prompts with a common beginning."""
 
+    name: str
     max_tokens: int
     cache_gb: float
 

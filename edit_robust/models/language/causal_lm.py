@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edit_robust.core import Example, Scores, UserError, nearest
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.weights import check_weights
+from edit_robust.models.base import Generated
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.language import generation
 from edit_robust.models.language.anatomy import dissect
@@ -219,6 +220,10 @@ class CausalLM(Decoder):
             batch_size=batch_size,
             max_length=max_length,
         )
+
+    def write(self, prompts: Sequence[str], max_new_tokens: int, **options: Any) -> list[Generated]:
+        """The same as `generate`, whose options it takes, with each text's tokens and whether it ended by itself."""
+        return generation.write(self, prompts, max_new_tokens, **options)
 
     @torch.no_grad()
     def sample(

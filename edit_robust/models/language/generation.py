@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from edit_robust.core import UserError
+from edit_robust.models.base import Generated
 from edit_robust.models.language.decoder import Decoder
 
 #: Keys and values of one layer for a prefix: [1, heads, tokens, width] each.
@@ -50,6 +51,7 @@ class Continuation:
     generator: torch.Generator | None
     new: list[int] = field(default_factory=list)
     ended: bool = False
+    by_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ class Limits:
     def extend(self, text: Continuation, token: int) -> None:
         """Add a token to the continuation unless it ends the text."""
         if token in self.ends:
-            text.ended = True
+            text.ended = text.by_itself = True
             return
         text.new.append(token)
         full = len(text.new) == self.tokens or len(text.prompt) + len(text.new) == self.window
-        text.ended = full or (bool(self.stop) and any(s in self.decode(text.new) for s in self.stop))
+        text.by_itself = bool(self.stop) and any(s in self.decode(text.new) for s in self.stop)
+        text.ended = full or text.by_itself
 
     def text_of(self, text: Continuation) -> str:
         """What was generated, without the prompt, up to the first stop text."""
@@ -79,7 +82,12 @@ class Limits:
         return found[: min((found.index(s) for s in self.stop if s in found), default=len(found))]
 
 
-def generate(
+def generate(model: Decoder, prompts: Sequence[str], max_new_tokens: int, **options: Any) -> list[str]:
+    """See `CausalLM.generate`."""
+    return [one.text for one in write(model, prompts, max_new_tokens, **options)]
+
+
+def write(
     model: Decoder,
     prompts: Sequence[str],
     max_new_tokens: int,
@@ -92,8 +100,8 @@ def generate(
     stop: Sequence[str] | None = None,
     batch_size: int | None = None,
     max_length: int | None = None,
-) -> list[str]:
-    """See `CausalLM.generate`."""
+) -> list[Generated]:
+    """See `CausalLM.write`."""
     _check(max_new_tokens, sample, top_k, temperature, generator, batch_size)
     texts = [f"{prefix}{p}" for p in prompts]
     window = min(model.max_tokens, max_length or model.max_tokens)
@@ -117,7 +125,7 @@ def generate(
         else:
             for row in rows:
                 _one_by_one(model, row, choose, limits)
-    return [limits.text_of(row) for row in everybody]
+    return [Generated(limits.text_of(row), len(row.new), row.by_itself) for row in everybody]
 
 
 def _check(
