@@ -195,6 +195,16 @@ class Editable:
     # -- blocks after which the model is as before, to the bit -------------------------------------------------------
 
     @contextmanager
+    def at(self, snapshot: Snapshot) -> Iterator[None]:
+        """Inside the block the snapshot's parameters have its values; afterwards they are as before, to the bit."""
+        before = self.snapshot(snapshot.values)
+        try:
+            self.restore(snapshot)
+            yield
+        finally:
+            self.restore(before)
+
+    @contextmanager
     def patched(self, delta: Delta) -> Iterator[None]:
         """Inside the block the model carries the change; afterwards it is as before, to the bit.
 
