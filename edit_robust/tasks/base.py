@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from edit_robust.core.data import Probe, Request
 from edit_robust.core.images import ImageSet
+from edit_robust.core.question_sets import QuestionSet
 
 
 class Task(Protocol):
@@ -57,6 +58,14 @@ class HeldOut(Protocol):
 
     def held_out(self) -> list[str]:
         """Documents for perplexity; may be empty."""
+        ...
+
+
+class HasDownstream(Protocol):
+    """A task with questions about something else than its requests."""
+
+    def downstream(self) -> list[QuestionSet]:
+        """Downstream tasks that the model of the task's data can be asked; none is about a subject of any request."""
         ...
 
 

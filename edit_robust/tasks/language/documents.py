@@ -68,7 +68,7 @@ def source_key(source: str, option: str) -> dict[str, str]:
     A data set of the hub without a revision stands for the one that it had when it was first read.
     """
     if source.startswith("hf:"):
-        name, config, split, revision = _hub_name(source, option)
+        name, config, split, revision = hub_name(source, option)
         return {"hub": name, "config": config, "split": split, "revision": revision or "as first read"}
     path = existing_file(source, option)
     return {"file": content_digest(path), "kind": path.suffix}
@@ -105,7 +105,7 @@ def _jsonl_texts(path: Path) -> Iterator[str]:
     return (row.text("text") for row in jsonl_rows(path, ("text",)))
 
 
-def _hub_name(source: str, option: str) -> tuple[str, str, str, str]:
+def hub_name(source: str, option: str) -> tuple[str, str, str, str]:
     """Name, config, split and revision of `hf:NAME[:config[:split]][@REVISION]`; "" for what is left out."""
     place, _, revision = source.removeprefix("hf:").partition("@")
     name, config, split, *rest = [*place.split(":"), "", ""]
@@ -116,7 +116,7 @@ def _hub_name(source: str, option: str) -> tuple[str, str, str, str]:
 
 def _hub_documents(source: str, n: int, option: str, shuffled: bool) -> list[str]:
     """Up to `n` documents of a data set: those that are not empty of its first `n` records, or `n` random ones."""
-    name, config, split, revision = _hub_name(source, option)
+    name, config, split, revision = hub_name(source, option)
     try:
         import datasets  # takes seconds to import, and only this source needs it
 

@@ -7,12 +7,22 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from edit_robust.core.data import Probe, Request, TextRequest
+from edit_robust.core.question_sets import Asked, QuestionSet
 from edit_robust.tasks.language.counterfact import FIELDS, read_record
 from edit_robust.tasks.language.questions import ask
 from edit_robust.tasks.reading import Row
 from edit_robust.tasks.selection import Count, check_counts, select
 from edit_robust.tasks.worlds.facts.ripple import Extras
-from edit_robust.tasks.worlds.facts.world import VERSION, FactWorld
+from edit_robust.tasks.worlds.facts.world import VERSION, FactWorld, Question
+
+#: Questions of each downstream task, and claims that are shown before one is to be judged.
+_DOWNSTREAM, _CLAIMS_SHOWN = 200, 2
+
+
+def _own(name: str, questions: Sequence[Question], shots: tuple[str, ...] = ()) -> QuestionSet:
+    """The world's questions as a set; an answer is the word that a generated text begins with."""
+    asked = tuple(Asked(q.prompt, q.target, q.options) for q in questions)
+    return QuestionSet(name, "world", asked, shots, find="begins")
 
 
 class FactWorldTask:
@@ -79,6 +89,21 @@ class FactWorldTask:
     def probes(self, requests: Sequence[Request]) -> list[Probe]:
         """edit, paraphrase and neighbourhood questions about `requests` (see `questions.ask`)."""
         return ask(requests)
+
+    def downstream(self) -> list[QuestionSet]:
+        """Three tasks about subjects that no request edits, 200 questions each.
+
+        untouched-facts: facts in phrasings that training did not state them in; 20 objects to choose from.
+        completions:     the last word of a sentence without a fact.
+        claims:          "True" or "False" after a statement, with two examples before it, as the training text has it.
+        """
+        world, n, shown = self.world, _DOWNSTREAM, _CLAIMS_SHOWN
+        claims = world.claims(n=n + shown)
+        return [
+            _own("untouched-facts", world.untouched_facts(n=n, held_out=True)),
+            _own("completions", world.completions(n=n)),
+            _own("claims", claims[shown:], tuple(f"{q.prompt} {q.target}. " for q in claims[:shown])),
+        ]
 
     def corpus(self) -> list[str]:
         """`n_corpus` documents of the training distribution."""
