@@ -20,6 +20,7 @@ from edit_robust.editors.base import Edit, State, refuse_nonfinite
 from edit_robust.editors.helpers.guard import Guard
 from edit_robust.editors.language.helpers.contexts import ROME_RECIPE, context_templates, flatten
 from edit_robust.editors.language.helpers.moments import Inverse, second_moments
+from edit_robust.editors.language.helpers.norms import mean_norm, rescaled
 from edit_robust.editors.language.helpers.values import Values, optimise_values, value_options
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
@@ -29,6 +30,7 @@ from edit_robust.tasks.base import Task
 class _Given:
     templates: list[str]
     inverse: Inverse | None
+    mean_norm: float | None
 
 
 class Rome:
@@ -42,6 +44,8 @@ class Rome:
     mom2_adjustment: False sets C to the identity.  context_templates: `sampled`, `bare` or a JSON file.
     min_key_ratio: refuse an edit whose (k' . u) / (k . u) is below this, as near-disabling ones are; None: never. The
         short form of `editor.guard={sign: key_ratio, below: ...}`.
+    norm_rescale: `nas` gives every value the norm that values have on the unedited model, measured on norm_samples
+        other requests of the task (see `helpers/norms.py`); null leaves them as they are found.
     value_batch: independent edits optimised side by side.
     """
 
@@ -67,6 +71,8 @@ class Rome:
         mom2_adjustment: bool = True,
         context_templates: Literal["sampled", "bare"] | DataFile = "sampled",
         min_key_ratio: float | None = None,
+        norm_rescale: Literal["nas"] | None = None,
+        norm_samples: int = 1000,
         value_batch: int = 8,
         fast: bool | None = None,
     ) -> None:
@@ -80,6 +86,7 @@ class Rome:
             mom2_n_samples=mom2_n_samples,
             mom2_max_tokens=1 if mom2_max_tokens is None else mom2_max_tokens,
             value_batch=value_batch,
+            norm_samples=norm_samples,
         )
         self.name, self.layers, self.keys = name, layers, keys
         self.mom2, self.mom2_dataset = mom2, mom2_dataset
@@ -87,6 +94,7 @@ class Rome:
         self.mom2_adjustment, self.context_templates = mom2_adjustment, context_templates
         self.value_batch = value_batch
         self.guard = None if min_key_ratio is None else Guard("key_ratio", below=min_key_ratio)
+        self.norm_rescale, self.norm_samples = norm_rescale, norm_samples
 
     def auto_layers(self, n_layers: int) -> list[int]:
         """About a third of the way up, where causal tracing finds facts in GPT-2 (17 of 48) and GPT-J (5 of 28)."""
@@ -102,7 +110,10 @@ class Rome:
                 model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work, self.mom2_max_tokens
             )
             inverse = Inverse.of(moments[layers[0]])
-        return State(tuple(layers), _Given(flatten(groups), inverse))
+        m = None
+        if self.norm_rescale is not None:
+            m = mean_norm(model, layers[0], "mlp", task, self.norm_samples, self.optimisation, work)
+        return State(tuple(layers), _Given(flatten(groups), inverse, m))
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State) -> Edit:
         if len(requests) != 1:
@@ -114,6 +125,7 @@ class Rome:
         for i in range(0, len(requests), self.value_batch):
             some = requests[i : i + self.value_batch]
             values = optimise_values(model, state.layers[0], "mlp", some, state.given.templates, **self.optimisation)
+            values = rescaled(values, model, state.layers[0], "mlp", state.given.mean_norm)
             edits += [self._write(model, values, r, state) for r in range(len(some))]
         return edits
 

@@ -11,7 +11,7 @@ A method is a subclass of `LayerEditor`: it says `factors`, V of dW = R V^T, or,
 # Without postponed annotations: the constructors of subclasses repeat these, in modules that do not know their names.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,17 +26,26 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
 from edit_robust.editors.language.helpers.moments import Inverse, second_moments
-from edit_robust.editors.language.helpers.values import Options, optimise_values, subject_rows, value_options
+from edit_robust.editors.language.helpers.norms import mean_norm, rescaled
+from edit_robust.editors.language.helpers.values import (
+    Cutoff,
+    Options,
+    optimise_values,
+    subject_rows,
+    value_options,
+)
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Given:
-    """What `prepare` makes. groups: context templates.  inverses: C^-1 of every edited layer, through its factor."""
+    """What `prepare` makes. groups: context templates.  inverses: C^-1 of every edited layer, through its factor.
+    mean_norm: m of the norm rescaling, see `helpers/norms.py`."""
 
     groups: Groups
     inverses: Mapping[str, Inverse]
+    mean_norm: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -69,13 +78,15 @@ class LayerEditor:
     mom2: `computed` or an .npz file; mom2_dataset, mom2_n_samples: corpus and number of documents for C, drawn from it
         at random; mom2_max_tokens: each is cut to so many tokens (None: to what the model can read).
     context_templates: `sampled`, `bare` or a JSON file.
+    norm_rescale: `nas` gives every value the norm that values have on the unedited model, measured on norm_samples
+        other requests of the task (see `helpers/norms.py`); null leaves them as they are found.
     value_batch: requests optimised side by side.
     """
 
     batches: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("injection", "trace", "block_output")
     takes: ClassVar[type[Request]] = TextRequest
-    #: Whether an edit leaves its keys, `{layer}` -> [n, d_in], for later ones; they are in `state.carried`.
+    #: Whether an edit leaves its keys for later ones: {layer name: [n, d_in] in float32}, a piece in `state.carried`.
     remembers: ClassVar[bool] = False
 
     name: str = "memit"
@@ -90,6 +101,8 @@ class LayerEditor:
     mom2_n_samples: int = 1000
     mom2_max_tokens: int | None = None
     context_templates: Literal["sampled", "bare"] | DataFile = "sampled"
+    norm_rescale: Literal["nas"] | None = None
+    norm_samples: int = 1000
     value_batch: int = 8
     fast: bool | None = None
     optimisation: Options = field(init=False)
@@ -105,6 +118,7 @@ class LayerEditor:
             mom2_n_samples=self.mom2_n_samples,
             mom2_max_tokens=1 if self.mom2_max_tokens is None else self.mom2_max_tokens,
             value_batch=self.value_batch,
+            norm_samples=self.norm_samples,
         )
 
     # -- what a method says of itself --------------------------------------------------------------------------------
@@ -132,6 +146,10 @@ class LayerEditor:
         """The changes that make the edit, from those written on the way up. The model is as it was before the edit."""
         return terms
 
+    def cutoff(self) -> Cutoff | None:
+        """A further early stop of the value optimisation."""
+        return None
+
     def targets(
         self, model: CausalLM, requests: Sequence[Request], state: State[Any]
     ) -> tuple[Float[Tensor, "n d"], list[dict[str, float]]]:
@@ -140,7 +158,10 @@ class LayerEditor:
         for i in range(0, len(requests), self.value_batch):
             some = requests[i : i + self.value_batch]
             templates = flatten(state.given.groups)
-            values = optimise_values(model, state.layers[-1], "block", some, templates, **self.optimisation)
+            values = optimise_values(
+                model, state.layers[-1], "block", some, templates, **self.optimisation, cutoff=self.cutoff()
+            )
+            values = rescaled(values, model, state.layers[-1], "block", state.given.mean_norm)
             found.append(values.value)
             infos += values.info
         return torch.cat(found), infos
@@ -165,7 +186,11 @@ class LayerEditor:
         moments = second_moments(
             model, layers, task, self.mom2, self.mom2_dataset, self.mom2_n_samples, work, self.mom2_max_tokens
         )
-        return State(tuple(layers), self.given(model, groups, moments, task, work))
+        given = self.given(model, groups, moments, task, work)
+        if self.norm_rescale is not None:
+            m = mean_norm(model, layers[-1], "block", task, self.norm_samples, self.optimisation, work)
+            given = replace(given, mean_norm=m)
+        return State(tuple(layers), given)
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
         targets, infos = self.targets(model, requests, state)

@@ -61,6 +61,10 @@ class Inverse:
         """C^-1 k in float64."""
         return torch.cholesky_solve(k.to(self.factor), self.factor)
 
+    def matrix(self) -> Float[Tensor, "d_in d_in"]:
+        """C, with its ridge, from the factor."""
+        return self.factor @ self.factor.T
+
 
 def _factored(c: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], bool]:
     """The Cholesky factor of a symmetric matrix, and whether all its pivots are above SINGULAR times its mean."""

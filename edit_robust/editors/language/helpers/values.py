@@ -8,6 +8,7 @@ For each request, Adam on delta minimises (language-editing: ROME eq. 4)
 
 with delta added at the subject's last token of every prompt, ||delta|| <= clamp * ||init|| after each step, and
 an early stop below a loss of 0.05. The last iteration takes no step. Requests are optimised side by side, one row each.
+ENCORE stops at a `Cutoff`, too.
 """
 
 from __future__ import annotations
@@ -70,6 +71,34 @@ def value_options(
         "kl_factor": kl_factor,
         "plain": None if fast is None else not fast,
     }
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Another early stop (ENCORE, arXiv 2502.01636): at the `times`-th iteration, in all, that is sure.
+
+    probability: an iteration is sure where the target's probability (the mean over prompts of exp(-NLL / n_target)) is
+    above it; None: where every token of the target is the likeliest in every prompt but the bare one, which counts only
+    where it is the only one.
+    """
+
+    times: int = 1
+    probability: float | None = None
+
+    @staticmethod
+    def of(prob_cutoff: float | None) -> Cutoff | None:
+        """From `editor.prob_cutoff`: -c stops at the c-th iteration that ranks the target first everywhere, a number
+        between 0 and 1 at a probability; null: never. UserError for others."""
+        if prob_cutoff is None:
+            return None
+        if 0 < prob_cutoff < 1:
+            return Cutoff(1, prob_cutoff)
+        if prob_cutoff < 0 and prob_cutoff == int(prob_cutoff):
+            return Cutoff(int(-prob_cutoff))
+        raise UserError(
+            f"editor.prob_cutoff={prob_cutoff} is neither a whole number below 0 (-4: stop at the fourth iteration "
+            "that ranks the target first), nor a probability between 0 and 1, nor null"
+        )
 
 
 @dataclass(frozen=True)
@@ -169,6 +198,7 @@ def optimise_values(
     clamp: float,
     kl_factor: float,
     plain: bool | None = None,
+    cutoff: Cutoff | None = None,
 ) -> Values:
     """Optimise a vector a request at `layer`; `where` is "mlp" (ROME) or "block" (MEMIT). See the top of the file."""
     bare = templates.index("{}") if "{}" in templates else None
@@ -181,8 +211,10 @@ def optimise_values(
     pick = bare if bare is not None else c - 1
     init = out[:, pick]
     loss = Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
-    objective = Differentiable(loss, record=injection.records)
-    delta, info = _minimise(objective, init, clamp * init.norm(dim=1), lr, steps)
+    function = loss if cutoff is None else _Sure.of(loss, rows, cutoff.probability, c, pick)
+    objective = Differentiable(function, record=injection.records)
+    times = None if cutoff is None else cutoff.times
+    delta, info = _minimise(objective, init, clamp * init.norm(dim=1), lr, steps, times)
     used_keys = keys if bare is not None else keys[:, :-1]
     used_out = out if bare is not None else out[:, :-1]
     return Values(init + delta, init, delta, used_keys, keys[:, pick], used_out, info)
@@ -254,6 +286,12 @@ class Loss:
 
     def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
         """The loss of each request, and the target's part of it."""
+        return self.parts(delta)[:2]
+
+    def parts(
+        self, delta: Float[Tensor, "r d"]
+    ) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"], Float[Tensor, "t v"]]:
+        """The loss of each request, the target's part of it, and the log-probabilities where targets are read."""
         init = self.init
         logp = self.injection.read(spread(delta, self.owner)).log_softmax(-1).to(init.device)
         goal, subject = logp[: len(self.targets)], logp[len(self.targets) :]
@@ -262,24 +300,72 @@ class Loss:
         # F.kl_div(input, target, log_target) is KL(target || input): here KL(new || unedited)
         kl = self.kl_factor * F.kl_div(self.unedited, subject, log_target=True, reduction="none").sum(1)
         decay = self.weight_decay * delta.norm(dim=1) / init.norm(dim=1) ** 2
-        return nll + kl + decay, nll
+        return nll + kl + decay, nll, goal
+
+
+@dataclass
+class _Sure:
+    """A loss that also tells which requests are sure of their target (see `Cutoff`).
+
+    counts: of the target tokens read, 1 for those that must be the likeliest (probability None), or each one's share of
+        its prompt's target.   prompts: target tokens of each prompt.   weights: of each prompt in its request's mean.
+    """
+
+    loss: Loss
+    probability: float | None
+    counts: Float[Tensor, " t"]
+    prompts: Int[Tensor, " prompts"]
+    weights: Float[Tensor, " prompts"]
+
+    @staticmethod
+    def of(loss: Loss, rows: ValueRows, probability: float | None, c: int, bare: int) -> _Sure:
+        """c: prompts of a request.   bare: which of them is the bare one."""
+        device = loss.init.device
+        prompt = torch.tensor([row for row, _ in rows.reads[: len(rows.targets)]])
+        prompts = torch.bincount(prompt, minlength=c * len(loss.init))
+        sampled = ((prompt % c != bare) | (c == 1)).float()
+        counts = sampled if probability is None else 1.0 / prompts[prompt]
+        # prompts that are there for their key alone have no weight
+        used = (sums_of(loss.weights, prompts.to(device)) > 0).float()
+        weights = used / used.reshape(-1, c).sum(1).repeat_interleave(c)
+        return _Sure(loss, probability, counts.to(device), prompts.to(device), weights)
+
+    def __call__(self, delta: Float[Tensor, "r d"]) -> tuple[Float[Tensor, " r"], ...]:
+        """The loss of each request, the target's part of it, and 1 for those that are sure."""
+        loss, nll, goal = self.loss.parts(delta)
+        targets = self.loss.targets
+        if self.probability is None:
+            missed = (goal.argmax(1) != targets) * self.counts
+            return loss, nll, (sums_of(missed, self.loss.n_targets) == 0).to(nll)
+        mean_nll = sums_of(-goal.gather(1, targets[:, None])[:, 0] * self.counts, self.prompts)
+        probability = (torch.exp(-mean_nll) * self.weights).reshape(len(nll), -1).sum(1)
+        return loss, nll, (probability > self.probability).to(nll)
 
 
 def _minimise(
-    objective: Differentiable, init: Float[Tensor, "r d"], bound: Float[Tensor, " r"], lr: float, steps: int
+    objective: Differentiable,
+    init: Float[Tensor, "r d"],
+    bound: Float[Tensor, " r"],
+    lr: float,
+    steps: int,
+    times: int | None = None,
 ) -> tuple[Float[Tensor, "r d"], list[dict[str, float]]]:
     """Adam from 0, each row on its own, in a ball of radius `bound`; what is known of each row afterwards.
 
     objective: gives the loss of each row, and the target's part of it. A row's gradient is that of its own loss alone.
+    times: a row ends where the objective's third value was above 0 so many times; None: it has none.
     """
     n, device = len(init), init.device
     delta, adam = torch.zeros_like(init), Adam.like(init)
     active = torch.ones(n, dtype=torch.bool, device=device)
     taken = [0] * n
-    nll = loss = torch.zeros(n, device=device)
+    nll = loss = sure = torch.zeros(n, device=device)
     for step in range(1, steps + 1):
-        loss, nll = objective.values(delta)
+        loss, nll, *more = objective.values(delta)
         active = active & (loss >= STOP)
+        if times is not None:
+            sure = sure + more[0]
+            active = active & (sure < times)
         if step == steps or not bool(active.any()):
             break
         gradient = objective.gradient()

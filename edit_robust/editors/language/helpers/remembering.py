@@ -1,0 +1,59 @@
+"""Editors whose solve knows the keys of past edits; see `helpers/past.py` for the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from edit_robust.core.work import Workspace
+from edit_robust.editors.base import State
+from edit_robust.editors.language.helpers.contexts import Groups
+from edit_robust.editors.language.helpers.family import Given, LayerEditor, LayerProblem
+from edit_robust.editors.language.helpers.moments import Inverse
+from edit_robust.editors.language.helpers.past import Past
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class GivenPast(Given):
+    """pasts: of every layer, what its solve keeps. inverses: M^-1, the matrix that pasts begin with."""
+
+    pasts: Mapping[str, Past]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RememberingEditor(LayerEditor):
+    """dW = R K^T (M + K_p K_p^T + K K^T)^-1; a subclass says what M is. An edit leaves its keys."""
+
+    remembers: ClassVar[bool] = True
+
+    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
+        """M of a layer, from C."""
+        raise NotImplementedError
+
+    def given(
+        self,
+        model: CausalLM,
+        groups: Groups,
+        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        task: Task,
+        work: Workspace,
+    ) -> Any:
+        inverses = {n: Inverse.of(self.kept(c)) for n, c in moments.items()}
+        pasts = {n: Past(inverse, n, inverse.factor.device) for n, inverse in inverses.items()}
+        return GivenPast(groups, inverses, pasts)
+
+    def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
+        past: Past = state.given.pasts[problem.layer.name]
+        return past.solve(state.carried, past.coordinates(problem.keys))
+
+
+def ridged(moment: Float[Tensor, "d d"], weight: float, ridge: float) -> Float[Tensor, "d d"]:
+    """weight C + ridge I."""
+    return weight * moment + ridge * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
