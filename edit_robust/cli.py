@@ -133,6 +133,31 @@ def report(
 
 
 @app.command()
+def autopsy(
+    names: Names = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Say which edit broke the model of a sequential run: a disabling edit, or the last of too many (accumulation).
+
+    The edit is found by replaying the run, and made again alone in the unedited model. Of several runs, where they
+    broke over their orders, too. Without a name: of all complete runs whose edits pile up.
+    """
+    from dataclasses import asdict
+
+    from edit_robust.autopsy import examined, over_groups
+    from edit_robust.messages import Ui
+    from edit_robust.report.collapse import autopsy_lines, orders_line
+
+    runs = examined(_find(names, outputs), Ui().progress, strict=bool(names))
+    for run, finding in runs:
+        typer.echo(run.id)
+        for line in autopsy_lines(finding.to_dict(), int(run.summary.get("n_edits") or 0)):
+            typer.echo(f"  {line}")
+    for label, found in over_groups([run for run, _ in runs]).items():
+        typer.echo(f"{label}: {orders_line(asdict(found))}")
+
+
+@app.command()
 def export(
     name: Annotated[str, typer.Argument(help="A sequential run.")],
     folder: Annotated[Path, typer.Argument(help="Where to write the edited model, in the Hugging Face format.")],
