@@ -79,14 +79,18 @@ class Ui:
 
 
 def present(run: Run) -> None:
-    """The end of a run: a table, one sentence, and where everything is."""
+    """The end of a run: a table, one sentence, where everything is, and which edit broke the model, if one did."""
     from edit_robust.figures.frame import RunData
     from edit_robust.report import summary_table, verdict
+    from edit_robust.report.collapse import collapse_lines
 
     console = Console(highlight=False)
     console.print(summary_table(RunData.of(run)))
     console.print(verdict(run.summary, run.config), markup=False)
     console.print(f"{_short(run.path)}", markup=False, soft_wrap=True)
+    questions = run.examples if (run.path / "examples.jsonl").is_file() else None
+    for line in collapse_lines(run.summary, run.config, questions, str(run.status.get("command", "")), run.id):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _short(path: Path) -> Path:

@@ -131,7 +131,11 @@ class Guarded:
 def _noted(edit: Edit, scales: dict[int, float]) -> Edit:
     """The edit with what the guard did to each of its requests: the part of the change that was made of it."""
     info = [
-        {**i, "guarded": float(place in scales), **({"guard_scale": scales[place]} if place in scales else {})}
+        {
+            **i,
+            "guarded": max(i.get("guarded", 0.0), float(place in scales)),
+            **({"guard_scale": scales[place]} if place in scales else {}),
+        }
         for place, i in enumerate(edit.info)
     ]
     return Edit(edit.delta, info, edit.carry)

@@ -1,0 +1,117 @@
+"""How a language model stands at this moment, in few numbers: what an autopsy looks at after single edits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edit_robust.core.data import Example, Request
+from edit_robust.evaluate.answers import Questions
+from edit_robust.evaluate.collapse import PERPLEXITY, SHARE
+from edit_robust.evaluate.statistics.success import accuracy, over_groups, perplexity, success
+
+if TYPE_CHECKING:
+    from edit_robust.models.base import Model, Scores
+    from edit_robust.tasks.base import HeldOut, Probes, Task
+
+#: Of so many requests the neighbours and the past edits are asked, spread evenly over the walk.
+ASKED = 60
+
+
+@dataclass(frozen=True)
+class Standing:
+    """perplexity: on the task's held-out text.   neighbours: share of the neighbouring facts that the model says by
+    itself (NS_acc); NS: share of them that it prefers to the edit's new answer.   kept: share of the past edits asked
+    about that it says by itself.   All None where the task has no such questions."""
+
+    perplexity: float | None = None
+    neighbours: float | None = None
+    NS: float | None = None
+    kept: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: what is not finite is null."""
+        return {k: v if v is not None and math.isfinite(v) else None for k, v in asdict(self).items()}
+
+
+def harm(before: Standing, after: Standing) -> float:
+    """What was lost between two standings, in units of what matters: the largest of the doublings of perplexity and of
+    the quarters of neighbouring facts and of past edits. 1 and more is a break; below 0 nothing was lost."""
+    found = [-math.inf]
+    if before.perplexity is not None and after.perplexity is not None:
+        worse = math.log(after.perplexity) if 0 < after.perplexity < math.inf else math.log(1e300)
+        usual = math.log(before.perplexity) if 0 < before.perplexity < math.inf else math.log(1e300)
+        found.append((worse - usual) / PERPLEXITY)
+    for was, now in ((before.neighbours, after.neighbours), (before.kept, after.kept)):
+        if was is not None and now is not None:
+            found.append((was - now) / SHARE)
+    return max(found)
+
+
+class Observer:
+    """Asks a model how it stands, at whichever weights it has; its questions are made ready once.
+
+    past: numbers of the requests whose edits count as past ones. tokens: of held-out text.
+    Raises UserError, as its parts do, for a task whose questions do not fit.
+    """
+
+    def __init__(
+        self, model: Model, task: Task, requests: Sequence[Request], changes: Sequence[str], tokens: int
+    ) -> None:
+        self._scores = cast("Scores", model)
+        some = sorted({round(i) for i in np.linspace(0, len(requests) - 1, min(ASKED, len(requests)))})
+        self._text = self._made_ready(_documents(self._scores, task, tokens), changes)
+        self.questions: Questions | None = None
+        if hasattr(task, "probes"):
+            self.questions = Questions(requests, cast("Probes", task).probes(requests))
+            self._asked = self._made_ready(self.questions.examples, changes)
+        self._around = (
+            np.empty(0, dtype=int) if self.questions is None else self.questions.rows(some, ["neighbourhood"])
+        )
+
+    def _made_ready(self, examples: Sequence[Example], changes: Sequence[str]) -> Any:
+        return self._scores.scorer(examples, changes) if examples else None
+
+    def look(self, past: Sequence[int] = ()) -> Standing:
+        """How the model stands now."""
+        value = perplexity(self._text.score())[0] if self._text is not None else None
+        neighbours = NS = kept = None  # noqa: N806 - the metric's name
+        if self.questions is not None:
+            if len(self._around):
+                scores = self._asked.score(self._around.tolist())
+                groups = [self.questions.examples[i].group for i in self._around]
+                neighbours, NS = over_groups(accuracy(scores), groups)[0], over_groups(success(scores), groups)[0]  # noqa: N806
+            kept = self._kept(past)
+        return Standing(value, neighbours, NS, kept)
+
+    def _kept(self, past: Sequence[int]) -> float | None:
+        right = self.right(past)
+        return float(np.mean(right)) if len(right) else None
+
+    def right(self, requests: Sequence[int]) -> list[bool]:
+        """Whether the model says each request's new answer by itself, in their order; [] where nothing asks so."""
+        if self.questions is None or not len(requests):
+            return []
+        rows = [self.questions.rows([r], ["edit"]) for r in requests]
+        asked = np.concatenate(rows)
+        if not len(asked):
+            return []
+        told = accuracy(self._asked.score(asked.tolist()))
+        ends = np.cumsum([len(r) for r in rows])
+        return [bool(told[end - len(r) : end].all()) for r, end in zip(rows, ends, strict=True)]
+
+
+def _documents(model: Scores, task: Task, tokens: int) -> list[Example]:
+    """As many of the task's held-out documents as have `tokens` tokens together, as the perplexity of a run reads."""
+    chosen: list[Example] = []
+    used = 0
+    for i, text in enumerate(cast("HeldOut", task).held_out() if hasattr(task, "held_out") else ()):
+        used += len(model.text.encode(text))
+        if used > tokens and chosen:
+            break
+        chosen.append(Example(f"text/{i}", "", (text,)))
+    return chosen
