@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.editors.base import State, check_numbers
 from edit_robust.editors.language.helpers.family import LayerEditor, LayerProblem
-from edit_robust.editors.language.helpers.moments import check_regular
+from edit_robust.editors.language.helpers.solves import emmet_factored
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -41,10 +40,6 @@ class Emmet(LayerEditor):
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         """(lambda C)^-1 K (K^T (lambda C)^-1 K + rho I)^-1."""
-        k = problem.keys
-        solved = state.given.inverses[problem.layer.name].solve(k) / self.mom2_update_weight
-        n = torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
-        rho = self.ridge if k.shape[1] > 1 or self.ridge_single else 0.0
-        inner = k.T @ solved + rho * n
-        check_regular(inner, "EMMET's keys depend on each other, and ridge is too small")
-        return torch.linalg.solve(inner, solved.T).T
+        rho = self.ridge if problem.keys.shape[1] > 1 or self.ridge_single else 0.0
+        inverse = state.given.inverses[problem.layer.name]
+        return emmet_factored(inverse, problem.keys, self.mom2_update_weight, rho)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.editors.base import State, check_numbers
 from edit_robust.editors.language.helpers.family import LayerEditor, LayerProblem
-from edit_robust.editors.language.helpers.moments import check_regular
+from edit_robust.editors.language.helpers.solves import memit_factored
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -36,9 +35,5 @@ class Memit(LayerEditor):
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         """(lambda C + K K^T)^-1 K."""
-        k = problem.keys
-        solved = state.given.inverses[problem.layer.name].solve(k)
-        n = torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
-        penalised = self.mom2_update_weight * n + k.T @ solved
-        check_regular(penalised, "MEMIT's keys depend on each other, and mom2_update_weight is too small")
-        return torch.linalg.solve(penalised, solved.T).T
+        inverse = state.given.inverses[problem.layer.name]
+        return memit_factored(inverse, problem.keys, self.mom2_update_weight)
