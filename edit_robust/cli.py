@@ -41,6 +41,32 @@ def run(ctx: typer.Context) -> None:
         raise SystemExit(exit_code(failures[0]))
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def evaluate(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A finished run.")],
+    config_dir: Annotated[str | None, typer.Option("--config-dir", help="A folder with configs of one's own.")] = None,
+    outputs: Outputs = Path("outputs"),
+) -> None:
+    """Ask a finished run something new: `edit-robust evaluate RUN measure=[retention] steps=last`.
+
+    Its edits are not made again: the changes that it kept are added one after the other. steps: points (all, as the
+    run looked at them), checks (where it looked back), last, every-N, a number or a list of numbers.
+    """
+    from edit_robust.config.asking import asking
+    from edit_robust.core.threads import prepare_environment
+    from edit_robust.messages import present
+    from edit_robust.revisit import revisit
+    from edit_robust.runs.reader import Run, find_run
+
+    prepare_environment()
+    run = find_run(name, outputs)
+    revisit(asking(run, ctx.args, outputs, config_dir))
+    present(Run(run.path))
+
+
 @app.command()
 def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`.")] = None) -> None:
     """Check a config without loading a weight: names, types, files."""

@@ -102,6 +102,7 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
     with folder.phase("prepare"):
         state = editor.prepare(model, layers, task, work)
     changes = state.changes(model)
+    folder.note(changes=list(changes))
     setting = Setting(
         run_id=experiment.run_id,
         model=model,

@@ -7,7 +7,7 @@ bit for bit. Points that have been measured already are walked through without b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -93,6 +93,10 @@ class Trajectory(Protocol):
         self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
     ) -> Iterator[Point]: ...
 
+    def looked_at(self, point: Point) -> Point:
+        """A point of the walk with everything asked there that can be, whether the walk asks it there or not."""
+        ...
+
 
 def _terms(delta: Delta) -> dict[str, float]:
     """Frobenius norm of the change of each parameter; kept ones where the change itself was not kept."""
@@ -159,6 +163,9 @@ class Single:
                         edits = _with_requests(edit, [i])
                         yield Point(i + 1, 1.0, 1, (scope,), due, edits, _terms(edit.delta), _given(edit.delta))
 
+    def looked_at(self, point: Point) -> Point:
+        return replace(point, whole=True)
+
 
 class Batch:
     """`batch_size` requests in one change (all of them when null), each batch from the unedited model."""
@@ -189,6 +196,9 @@ class Batch:
                     scope, delta = Scope("at-edit", some), made[0].delta
                     edits = _with_requests(made[0], some)
                     yield Point(step, 1.0, len(some), (scope,), True, edits, _terms(delta), _given(delta))
+
+    def looked_at(self, point: Point) -> Point:
+        return replace(point, whole=True)
 
 
 class Sequential:
@@ -232,6 +242,13 @@ class Sequential:
                 edits = _with_requests(edit, some)
                 so_far = partial(model.difference, before)
                 yield Point(step, 1.0, done, tuple(scopes), due, edits, _terms(edit.delta), so_far)
+
+    def looked_at(self, point: Point) -> Point:
+        """All past edits are asked all questions."""
+        scopes = [s for s in point.scopes if s.name != "retention"]
+        if point.n_edits:
+            scopes.insert(1, Scope("retention", range(point.n_edits)))
+        return replace(point, whole=True, scopes=tuple(scopes))
 
 
 class Interpolate:
@@ -310,6 +327,9 @@ class Interpolate:
                 edits = tuple(info) if i == len(self.alphas) - 1 else ()
                 scopes = (Scope("final", range(n)),)
                 yield Point(step, alpha, n, scopes, True, edits, _terms(part), _given(total))
+
+    def looked_at(self, point: Point) -> Point:
+        return replace(point, whole=True)
 
 
 def _crosses(some: range, every: int) -> bool:

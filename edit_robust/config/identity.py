@@ -49,6 +49,13 @@ def run_id(values: dict[str, Any]) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(str(p) for p in parts))
 
 
+def evaluation_name(measures: dict[str, Any], steps: Any) -> str:
+    """What is asked of a finished run is named by its measures, and by a hash of their options and of the steps."""
+    about = {"version": RESULTS_VERSION, "measure": _by_content(measures, part="measure"), "steps": steps}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return "-".join([*list(measures)[:3], digest])
+
+
 def _by_content(node: Any, hint: Any = None, part: str = "") -> Any:
     """An option's value as it counts for a run's id. hint: its type, as the constructor's signature has it."""
     if isinstance(node, dict) and "_target_" in node:

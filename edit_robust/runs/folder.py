@@ -5,7 +5,7 @@
     outcomes/         what every example got at a point   deltas/         each edit's change, as factors
     state/            what edits carry on; kept weights   status.json     running, complete or failed, and on what
     summary.json      final values, flat                  columns.json    how tables show them
-    contexts.json     the context templates used
+    contexts.json     the context templates used      evaluations/    what the finished run was asked later
 
 A point is measured when its line stands in points.jsonl. The line holds the length of records.jsonl after the point,
 so that an unfinished tail is cut off when the run goes on.

@@ -42,15 +42,31 @@ class Run:
         return dict(yaml.safe_load((self.path / "config.yaml").read_text()))
 
     @cached_property
+    def evaluations(self) -> list[Run]:
+        """What the finished run was asked later (`edit-robust evaluate`), oldest first; folders like a run's."""
+        found = [p.parent for p in (self.path / "evaluations").glob("*/summary.json") if "~" not in p.parent.name]
+        return [Run(p) for p in sorted(found, key=lambda p: ((p / "config.yaml").stat().st_mtime, p.name))]
+
+    @cached_property
     def records(self) -> pd.DataFrame:
+        """The run's own records, then those of its evaluations; a number that was measured twice stands there once."""
         rows = [json.loads(line) for line in whole_lines(self.path / "records.jsonl")]
         columns = list(Record.__dataclass_fields__)
         found = pd.DataFrame(rows, columns=columns)
-        return found.assign(request=found["request"].fillna(""))
+        found = found.assign(request=found["request"].fillna(""))
+        later = [one.records for one in self.evaluations]
+        if not later:
+            return found
+        whole = pd.concat([found, *later], ignore_index=True)
+        return whole.drop_duplicates([c for c in columns if c not in ("value", "n")], ignore_index=True)
 
     @property
     def summary(self) -> dict[str, Any]:
-        return read_json(self.path / "summary.json")
+        """Flat; what evaluations found stands behind the run's own numbers."""
+        found = read_json(self.path / "summary.json")
+        for one in self.evaluations:
+            found |= {k: v for k, v in one.summary.items() if k not in found}
+        return found
 
     @property
     def autopsy(self) -> dict[str, Any]:
@@ -62,9 +78,13 @@ class Run:
         """The summary with how tables show it; empty for runs of older versions."""
         file = self.path / "columns.json"
         try:
-            return [Column(**c) for c in json.loads(file.read_text())] if file.is_file() else []
+            found = [Column(**c) for c in json.loads(file.read_text())] if file.is_file() else []
         except (ValueError, TypeError):  # of a newer version
             return []
+        for one in self.evaluations if found else ():
+            known = {c.key for c in found}
+            found += [c for c in one.columns if c.key not in known]
+        return found
 
     @property
     def status(self) -> dict[str, Any]:
@@ -84,7 +104,13 @@ class Run:
     @cached_property
     def examples(self) -> pd.DataFrame:
         """Every question: id, probe, group (request), x, choices, target; measure, where several asked questions."""
-        return pd.DataFrame([json.loads(line) for line in whole_lines(self.path / "examples.jsonl")])
+        found = pd.DataFrame([json.loads(line) for line in whole_lines(self.path / "examples.jsonl")])
+        for one in self.evaluations:
+            later = one.examples
+            if len(later):
+                asked = set(found["measure"]) if "measure" in found else set()
+                found = pd.concat([found, later[~later["measure"].isin(asked)]], ignore_index=True)
+        return found
 
     def examples_of(self, measure: str) -> pd.DataFrame:
         """The questions of one measure, numbered from 0."""
@@ -94,15 +120,14 @@ class Run:
     def arrays(self, step: int, measure: str) -> dict[str, np.ndarray]:
         """What a measure kept at a point, by name; {} where it kept nothing."""
         path = self.path / "outcomes" / f"{step:06d}.npz"
-        if not path.is_file():
-            return {}
-        found = {}
-        with np.load(path, allow_pickle=False) as f:
-            for key in f.files:
-                known = _MEASURE.match(key)
-                if known is None or known[1] == measure:
-                    found[known[2] if known else key] = f[key]
-        return found
+        found: dict[str, np.ndarray] = {}
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as f:
+                for key in f.files:
+                    known = _MEASURE.match(key)
+                    if known is None or known[1] == measure:
+                        found[known[2] if known else key] = f[key]
+        return found or next((a for one in self.evaluations if (a := one.arrays(step, measure))), {})
 
     def outcomes(self, step: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """scope -> (rows of the questions, logp [n, k], hits [n, k]) at a point; see `evaluate.answers`."""
@@ -135,6 +160,19 @@ class Run:
             probe, request, shift, severity = key
             found[key] = pred == self._targets[probe, request, "none" if severity else shift]
         return found
+
+    def pictures(self, probe: str, request: str) -> list[str]:
+        """The picture that each clean image of a set shows: its name without the style that stands behind an @."""
+        return self._pictures.get((probe, request), [])
+
+    @cached_property
+    def _pictures(self) -> dict[Any, list[str]]:
+        examples = self.examples_of("image-answers")
+        if "shift" not in examples:
+            return {}
+        clean = examples[examples["shift"] == "none"]
+        names = clean.id.astype(str).str.partition("@")[0]
+        return {k: list(x) for k, x in names.groupby([clean.probe, clean.group], sort=False)}
 
     # -- changes of the weights ------------------------------------------------------------------------------------
 
