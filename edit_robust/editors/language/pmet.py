@@ -21,6 +21,7 @@ from torch import Tensor
 from edit_robust.core import Request
 from edit_robust.editors.base import State
 from edit_robust.editors.language.helpers.contexts import flatten
+from edit_robust.editors.language.helpers.norms import rescaled
 from edit_robust.editors.language.helpers.pair_values import optimise_pairs
 from edit_robust.editors.language.helpers.values import subject_rows
 from edit_robust.editors.language.memit import Memit
@@ -44,7 +45,8 @@ class Pmet(Memit):
         for i in range(0, len(requests), self.value_batch):
             some = requests[i : i + self.value_batch]
             values = optimise_pairs(model, state.layers[-1], some, flatten(state.given.groups), **self.optimisation)
-            found.append(values.mlp)
+            values = rescaled(values, model, state.layers[-1], "mlp", state.given.mean_norm)
+            found.append(values.value)
             infos += values.info
         return torch.cat(found), infos
 

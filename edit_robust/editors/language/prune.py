@@ -64,6 +64,7 @@ class Prune(Memit):
     The other options are MEMIT's.
     """
 
+    name: str = "prune"
     log_base: float = math.e
     mode: Literal["corrected", "public"] = "corrected"
 

@@ -39,6 +39,7 @@ class Rect(Memit):
     The other options are MEMIT's.
     """
 
+    name: str = "rect"
     keep: float = 0.4
     mode: Literal["corrected", "public"] = "corrected"
 

@@ -24,21 +24,12 @@ from torch import Tensor
 from edit_robust.core import Request
 from edit_robust.core.recorded import Differentiable
 from edit_robust.editors.helpers.adam import Adam
-from edit_robust.editors.language.helpers.values import STOP, Loss, spread, sums_of, value_rows
+from edit_robust.editors.language.helpers.values import STOP, Loss, Values, spread, sums_of, value_rows
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.models.language.injection_pair import halves, pair_injection
 
 #: Of the target's NLL, once the target is the likeliest everywhere; and the KL term that then ends the optimisation.
 _SURE, _KL_STOP = 0.1, 0.01
-
-
-@dataclass(frozen=True)
-class PairValues:
-    """What the optimisation found, a row a request: outputs of the MLP and of attention with their vectors added."""
-
-    mlp: Float[Tensor, "r d"]
-    attention: Float[Tensor, "r d"]
-    info: list[dict[str, float]]
 
 
 def optimise_pairs(
@@ -53,19 +44,22 @@ def optimise_pairs(
     clamp: float,
     kl_factor: float,
     plain: bool | None = None,
-) -> PairValues:
-    """Optimise two vectors a request at the block of `layer`. See the top of the file."""
+) -> Values:
+    """The values of the MLP's output, optimised beside those of attention. See the top of the file."""
     bare = templates.index("{}") if "{}" in templates else None
     used = list(templates) if bare is not None else [*templates, "{}"]
     n, c = len(requests), len(used)
     rows = value_rows(model, requests, used)
     injection = pair_injection(model, layer, rows.tokens, rows.positions, rows.reads, plain)
-    init = injection.out[: n * c].reshape(n, c, -1)[:, c - 1 if bare is None else bare]
+    pick = c - 1 if bare is None else bare
+    init = injection.out[: n * c].reshape(n, c, -1)[:, pick]
     terms = Loss.of(injection, rows, init, c, bare is None, weight_decay, kl_factor)
     objective = Differentiable(_PairLoss(terms, _norms(init)), record=injection.records)
     delta, info = _minimise(objective, init, clamp, lr, steps)
-    attention, mlp = halves(init + delta)
-    return PairValues(mlp, attention, info)
+    (_, start), (_, found), (_, out) = halves(init), halves(delta), halves(injection.out[: n * c])
+    keys, out = injection.keys[: n * c].reshape(n, c, -1), out.reshape(n, c, -1)
+    own = slice(None) if bare is not None else slice(c - 1)
+    return Values(start + found, start, found, keys[:, own], keys[:, pick], out[:, own], info)
 
 
 def _norms(pair: Float[Tensor, "r two_d"]) -> Float[Tensor, "r 2"]:

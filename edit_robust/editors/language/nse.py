@@ -1,0 +1,166 @@
+"""NSE (Jiang et al. 2024, arXiv 2410.04045): values of the unedited model, written where neurons are most active.
+
+z of every request is optimised on the unedited model, however far the sequence has come. An edit makes passes over the
+layers. A pass takes the requests with alpha < ||z - h|| < ub, h being the output of the last edited block before it. It
+writes them as MEMIT-Seq does, into the inputs S of each projection alone ("neurons"): the most active ones, by sum |k|
+over these requests, up to a share p of all activity,
+
+    dW[:, S] = R K_S^T (lambda C_SS + (K_p K_p^T)_SS + K_S K_S^T)^-1,     dW = 0 elsewhere.
+
+Past keys K_p are those of all requests of an edit, read after its last pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from edit_robust.core import Delta, LowRank, Request, UserError
+from edit_robust.core.editable import Snapshot
+from edit_robust.core.work import Workspace
+from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
+from edit_robust.editors.language.helpers.contexts import Groups
+from edit_robust.editors.language.helpers.family import LayerProblem, mean_keys
+from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
+from edit_robust.editors.language.helpers.values import subject_rows
+from edit_robust.models.language.causal_lm import CausalLM
+from edit_robust.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class NseGiven(GivenPast):
+    """original: the edited layers' weights before any edit."""
+
+    original: Snapshot
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Nse(RememberingEditor):
+    """Neuron-level sequential editing.
+
+    alpha: a request whose block output is within this distance of its value is left alone, and so is one beyond `ub`
+        (null: none is): both depend on the size of the model's residual stream.
+    p: the share of all activity that the chosen neurons stand for; 1 takes all neurons.
+    max_iterations: the last one only looks, so that there are at most max_iterations - 1 passes.
+    mom2_update_weight: lambda, the weight of what the layer already holds against new and past facts.
+    The other options are those of `LayerEditor`.
+    """
+
+    name: str = "nse"
+    mom2_update_weight: float = 15000.0
+    alpha: float = 0.0
+    ub: float | None = None
+    p: float = 1.0
+    max_iterations: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers({"mom2_update_weight": self.mom2_update_weight}, {"alpha": self.alpha})
+        if self.ub is not None and not self.ub > self.alpha:
+            raise UserError(f"editor.ub={self.ub} must be above editor.alpha={self.alpha}: no request could be written")
+        if not 0 < self.p <= 1:
+            raise UserError(f"editor.p={self.p} must be above 0 and at most 1: a share of the neurons' activity")
+        if self.max_iterations < 2:
+            raise UserError(f"editor.max_iterations={self.max_iterations} must be at least 2: the last one only looks")
+
+    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
+        """lambda C."""
+        return self.mom2_update_weight * moment
+
+    def given(
+        self,
+        model: CausalLM,
+        groups: Groups,
+        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        task: Task,
+        work: Workspace,
+    ) -> NseGiven:
+        made = super().given(model, groups, moments, task, work)
+        original = model.snapshot(model.layers[n].weight_name for n in moments)
+        return NseGiven(made.groups, made.inverses, made.pasts, original)
+
+    def targets(
+        self, model: CausalLM, requests: Sequence[Request], state: State[NseGiven]
+    ) -> tuple[Float[Tensor, "n d"], list[dict[str, float]]]:
+        """z of every request in the unedited model."""
+        with model.at(state.given.original):
+            return super().targets(model, requests, state)
+
+    def factors(self, problem: LayerProblem, state: State[NseGiven]) -> Float[Tensor, "d_in n"]:
+        past = state.given.pasts[problem.layer.name]
+        k = past.coordinates(problem.keys)
+        if self.p == 1:
+            return past.solve(state.carried, k)
+        some = most_active(k, self.p)
+        known = past.grown(state.carried, k)
+        kept, new = known.keys[some], k[some]
+        m = known.base.matrix()[some][:, some] + kept @ kept.T + new @ new.T
+        found = torch.zeros_like(k)
+        found[some] = torch.cholesky_solve(new, torch.linalg.cholesky(m))
+        return found
+
+    def spread(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> Edit:
+        base, passes = model.position, [0] * len(requests)
+        written: dict[str, list[LowRank]] = {model.layers[n].weight_name: [] for n in state.layers}
+        distance = before = self._distance(model, requests, targets, state)
+        with model.held(state.changes(model)):
+            for _ in range(self.max_iterations - 1):
+                some = self._due(distance)
+                if not some:
+                    break
+                climb = self.climb(model, [requests[i] for i in some], targets[some], state)
+                for name, term in climb.terms.items():
+                    assert isinstance(term, LowRank)
+                    written[name].append(term)
+                passes = [n + (i in some) for i, n in enumerate(passes)]
+                if not Delta(climb.terms).finite():
+                    break
+                distance = self._distance(model, requests, targets, state)
+            carry = {n: mean_keys(model, n, requests, state.given.groups) for n in state.layers}
+        terms = {n: _joined(parts, model.matrix(n)) for n, parts in written.items()}
+        delta = Delta(terms, base)
+        told = {"delta_norm": delta.norm()}
+        info = [
+            {**known, **told, "value_distance": float(before[i]), "passes": float(passes[i])}
+            for i, known in enumerate(infos)
+        ]
+        return refuse_nonfinite(Edit(delta, info, carry))
+
+    def _distance(
+        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
+    ) -> Float[Tensor, " n"]:
+        """||z - h|| of every request, with h as the model now has it."""
+        now = model.block_output(state.layers[-1], *subject_rows(model, requests, ["{}"]))
+        return (targets.double() - now.to(targets.device).double()).norm(dim=1)
+
+    def _due(self, distance: Float[Tensor, " n"]) -> list[int]:
+        """The requests to write in this pass. Those that are not numbers are, so that their edit is refused."""
+        ub = float("inf") if self.ub is None else self.ub
+        return [i for i, d in enumerate(distance.tolist()) if not (d <= self.alpha or d >= ub)]
+
+
+def most_active(keys: Float[Tensor, "d_in n"], p: float) -> Int[Tensor, " s"]:
+    """The most active inputs whose activities, sum |k| over the keys, make up no more than p of all; at least one."""
+    activity = keys.abs().sum(1)
+    sizes, order = activity.sort(descending=True, stable=True)
+    n = int((sizes.cumsum(0) <= p * sizes.sum()).sum())
+    return order[: max(n, 1)]
+
+
+def _joined(parts: Sequence[LowRank], w: Float[Tensor, "d_out d_in"]) -> LowRank:
+    """The sum of what several passes have written, as factors; of rank 0 where there was none."""
+    none = LowRank(w.new_zeros(w.shape[0], 0, dtype=torch.float32), w.new_zeros(w.shape[1], 0, dtype=torch.float32))
+    all_parts = [none, *parts]
+    return LowRank(torch.cat([x.u for x in all_parts], 1), torch.cat([x.v for x in all_parts], 1))
