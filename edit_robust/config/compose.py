@@ -87,7 +87,7 @@ def _hydra(config_dir: str | None = None) -> Iterator[None]:
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's exception as one line with the nearest valid choice."""
     text = str(error)
-    missing = re.search(r"Could not find '([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if missing and "/" in missing[1]:
         group, _, name = missing[1].partition("/")
         return f"there is no {group} {name!r}; {nearest(name, choices(group), f'{group}s')}"
