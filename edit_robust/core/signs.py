@@ -19,8 +19,8 @@ class Sign:
     key:       its name in what editors tell.            label:  in words, for figures and messages.
     danger:    on which side it warns. Of signs that warn when they are low the magnitude counts: a division factor of
                -0.01 is as bad as one of 0.01.
-    threshold: where the guard of that name draws the line unless it is told otherwise; None: no line holds for every
-               model.
+    threshold: where the guard of that name draws the line unless it is told otherwise, and
+    times:     ... at so many times the median of the edits let pass so far. None: no such line holds for every model.
     guard:     the choice of `editor.guard` that watches it.
     cure:      what to edit with instead, where the sign is the weakness of a method that has a repaired form.
     """
@@ -29,6 +29,7 @@ class Sign:
     label: str
     danger: Literal["low", "high"]
     threshold: float | None = None
+    times: float | None = None
     guard: str = ""
     cure: str = ""
 
@@ -43,6 +44,10 @@ class Sign:
         log = math.log(max(size, 1e-300))
         return log if self.danger == "high" else -log
 
+    def line(self, median: float, times: float) -> float:
+        """The value that is `times` times as bad as the median."""
+        return median * times if self.danger == "high" else median / times
+
     def passes(self, value: float, threshold: float) -> bool:
         """Whether the value is beyond a threshold, on the side of danger; negative values of a low sign always are."""
         if not math.isfinite(value):
@@ -52,12 +57,14 @@ class Sign:
 
 #: In the order in which they are named where several stick out.
 SIGNS = (
-    Sign("key_ratio", "key ratio k'·u / k̄·u", "low", 0.3, "key-ratio", "editor=r-rome"),
+    Sign("key_ratio", "key ratio k'·u / k̄·u", "low", threshold=0.3, guard="key-ratio", cure="editor=r-rome"),
     Sign("division_factor", "division factor k'·u", "low", cure="editor=r-rome"),
-    Sign("relative_norm", "size of the change ‖ΔW‖ / ‖W‖", "high", 1.0, "norm"),
+    Sign("relative_norm", "size of the change ‖ΔW‖ / ‖W‖", "high", times=10.0, guard="norm"),
     Sign("cos_bare_mean", "cosine of the bare key and the mean key", "low"),
     Sign("key_leverage", "weight of the key k' C⁻¹ k", "low"),
 )
+#: From so many edits on, the median of their signs is something to compare with.
+ENOUGH = 5
 BY_KEY = {sign.key: sign for sign in SIGNS}
 
 

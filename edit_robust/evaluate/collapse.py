@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.core.data import Column
-from edit_robust.core.signs import SIGNS, Sign
+from edit_robust.core.signs import ENOUGH, SIGNS, Sign
 from edit_robust.evaluate.base import Measure, Measured, Results
 from edit_robust.evaluate.statistics.inflection import Inflection, inflection
 
@@ -275,8 +275,9 @@ def prevention(table: pd.DataFrame, suspect: Suspect, signs: Sequence[Sign] = SI
     own between the suspect and the next worst edit. None where no sign of it is the worst of the run."""
     here = [sign for sign in signs if sign.key in suspect.values]
     for sign in here:
-        if sign.threshold is not None and sign.passes(suspect.values[sign.key], sign.threshold):
-            return Prevention(f"editor.guard={sign.guard}", _caught(table, sign, sign.threshold))
+        stopped = stopped_by(sign, table) if sign.guard else set()
+        if suspect.edit in stopped:
+            return Prevention(f"editor.guard={sign.guard}", len(stopped))
     for sign in here:
         risks = table[table.number != suspect.edit][sign.key].dropna().map(sign.risk)
         own = sign.risk(suspect.values[sign.key])
@@ -285,9 +286,21 @@ def prevention(table: pd.DataFrame, suspect: Suspect, signs: Sequence[Sign] = SI
             line = float(f"{math.exp(middle if sign.danger == 'high' else -middle):.2g}")
             side = "above" if sign.danger == "high" else "below"
             option = f"'editor.guard={{sign:{sign.key},{side}:{line:g}}}'"
-            return Prevention(option, _caught(table, sign, line))
+            return Prevention(option, int(sum(sign.passes(float(v), line) for v in table[sign.key].dropna())))
     return None
 
 
-def _caught(table: pd.DataFrame, sign: Sign, line: float) -> int:
-    return int(sum(sign.passes(float(v), line) for v in table[sign.key].dropna()))
+def stopped_by(sign: Sign, table: pd.DataFrame) -> set[int]:
+    """Numbers of the edits that the sign's guard would have stopped with its usual line."""
+    passed: list[float] = []
+    stopped = set()
+    told = table[["number", sign.key]].dropna().itertuples(index=False, name=None)
+    for number, value in told:
+        beyond = sign.threshold is not None and sign.passes(value, sign.threshold)
+        if sign.times is not None and len(passed) >= ENOUGH:
+            beyond |= sign.passes(value, sign.line(float(np.median(np.abs(passed))), sign.times))
+        if beyond:
+            stopped.add(int(number))
+        else:
+            passed.append(value)
+    return stopped

@@ -15,10 +15,11 @@ from statistics import median
 import numpy as np
 from jaxtyping import Float
 
-#: The abrupt phase is at least so many times as steep as the rest of the curve.
-STEEPER = 5.0
+#: The abrupt phase is at least so many times as steep as the rest of the curve. Of its steps the upper quartile counts:
+#: a plateau after the break shall not make the slow phase before it look steep.
+STEEPER, QUARTILE = 5.0, 0.75
 #: ... rises by at least so many times the spread of the other steps (MAD, scaled to a standard deviation),
-NOISE = 4.0
+NOISE = 5.0
 #: ... and, of shares, by so many standard errors of a share of so few.
 ERRORS = 3.0
 #: ... and is no longer than this part of the walk (one step between checks at least).
@@ -74,7 +75,7 @@ def _abrupt(
         return False
     dx, dy = np.diff(x), np.diff(y)
     rest = np.r_[0:i, j : len(dx)]
-    slope = max(float(np.median(dy[rest] / dx[rest])), 0.0)
+    slope = max(float(np.quantile(dy[rest] / dx[rest], QUARTILE)), 0.0)
     expected = slope * float(x[j] - x[i])
     spread = 1.4826 * float(np.median(np.abs(dy[rest] - np.median(dy[rest]))))
     if rise < STEEPER * expected or rise - expected < NOISE * spread:
@@ -111,7 +112,9 @@ class OverOrders:
     n: int
 
 
-def over_orders(found: Sequence[float | None], level: float = 0.95, resamples: int = 2000, seed: int = 0) -> OverOrders:
+def over_orders(
+    found: Sequence[float | int | None], level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> OverOrders:
     """Median edit at which walks broke, with a bootstrap percentile interval over the walks.
 
     found: for each walk the edit at which it broke; None where it did not, which counts as later than every edit. So a
