@@ -10,7 +10,7 @@ from edit_robust.config.fit import partners
 from edit_robust.core.errors import UserError
 
 #: Choices that build on another one of their group.
-WITH = {"forgetting": "[answers,forgetting]"}
+WITH = {"forgetting": "[answers,forgetting]", "text-shifts": "[answers,text-shifts]"}
 #: What some choices need to be complete.
 NEEDS = {
     "model=hf": ["model.path=folder"],

@@ -59,11 +59,16 @@ def _lacking(editor: Any, model: Any) -> list[str]:
 
 
 def _check_corruption(values: Mapping[str, Any]) -> None:
-    """A shift that nobody would look at is a mistake."""
+    """A shift that nobody would look at is a mistake, and so is one of another kind of data."""
     wanted = [name for name, severities in (values.get("corruption") or {}).items() if severities is not None]
-    if wanted and not any("corruption" in node for node in values["measure"].values()):
+    looking = {name: node for name, node in values["measure"].items() if "corruption" in node}
+    if wanted and not looking:
         measures = ", ".join(values["measure"])
-        raise UserError(f"corruption={','.join(wanted)}: no measure looks at shifted images ({measures})")
+        raise UserError(f"corruption={','.join(wanted)}: no measure looks at shifted data ({measures})")
+    for name, node in looking.items():
+        read = getattr(target_of(node, f"measure.{name}"), "read_shifts", None)
+        if read is not None:
+            read(node["corruption"])
 
 
 def _choice(group: str, name: str) -> Any:

@@ -13,6 +13,7 @@ from edit_robust.config.compose import choices, compose, conf_dir, jobs, own_nod
 from edit_robust.config.identity import run_id
 from edit_robust.config.nodes import bind, target_of
 from edit_robust.core.data import ImageRequest
+from edit_robust.shifts.text.names import ALL as TEXT_SHIFTS
 
 GROUPS = ("model", "task", "editor", "layer", "trajectory", "tracker", "corruption")
 NEEDED = {
@@ -34,7 +35,7 @@ EXPERIMENTS = sorted(choices("experiment"))
 def _with_images(group: str, name: str) -> bool:
     """Whether a choice goes with images, by its constructor: composing every choice to find out takes half a minute."""
     if group not in ("model", "task", "editor"):
-        return group == "corruption" and name != "none"
+        return group == "corruption" and name not in ("none", "text", *TEXT_SHIFTS)
     choice = target_of(own_nodes(group, name)[0], group)
     if group == "model":
         return hasattr(choice, "logits_along")

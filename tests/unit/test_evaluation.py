@@ -175,7 +175,7 @@ def parts(**more: Any) -> dict[str, Any]:
             r"measure=forgetting needs measure answers before it: measure=\[answers,forgetting\]",
         ),
         ({"measure": {}}, "measure is empty"),
-        ({"corruption": {"fog": [1]}}, r"corruption=fog: no measure looks at shifted images \(drift\)"),
+        ({"corruption": {"fog": [1]}}, r"corruption=fog: no measure looks at shifted data \(drift\)"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_by_name(more: dict[str, Any], says: str) -> None:

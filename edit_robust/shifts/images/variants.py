@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from edit_robust.core import UserError, nearest
+from edit_robust.core import UserError
 from edit_robust.core.image_files import read_image
 from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.core.options import Aside
@@ -22,8 +22,8 @@ from edit_robust.shifts.images.names import noise_name
 from edit_robust.shifts.images.order import CROP, QUALITY, RESIZE, fit, jpeg_round_trip, resize_crop
 from edit_robust.shifts.images.released import file_of, find
 from edit_robust.shifts.images.store import CorruptedStore, digest_of, key_of
-
-SEVERITIES = range(1, 6)
+from edit_robust.shifts.severities import read_shifts
+from edit_robust.shifts.text.names import ALL as TEXT_SHIFTS
 
 
 @dataclass(frozen=True)
@@ -198,17 +198,4 @@ class Shifting:
 
 def read_corruptions(node: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
     """Names with severities from the `corruption` part of a config; `none: null` is no corruption."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, severities in (node or {}).items():
-        if severities is None:
-            continue
-        if name not in ALL:
-            raise UserError(f"there is no corruption {name!r}; {nearest(name, ALL, 'corruptions')}")
-        some = severities if isinstance(severities, list | tuple) else [severities]
-        for s in some:
-            if isinstance(s, bool) or not isinstance(s, int) or s not in SEVERITIES:
-                raise UserError(f"corruption.{name}: severity {s} does not exist; severities are 1 to 5")
-        if not some or len(set(some)) != len(some):
-            raise UserError(f"corruption.{name}={list(some)} must name each severity once, at least one")
-        found[name] = tuple(some)
-    return found
+    return read_shifts(node, ALL, TEXT_SHIFTS, "shifts text, and this model is shown images")
