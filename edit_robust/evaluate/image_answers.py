@@ -79,6 +79,7 @@ class ImageAnswers(Measure):
     """
 
     needs = Needs(model=("logits_along", "judge", "crop"), task=("image_sets",))
+    read_shifts = staticmethod(read_corruptions)
 
     def __init__(self, corruption: dict[str, Any] | None = None, shifts: ShiftOptions | None = None) -> None:
         self.corruptions, self.options = read_corruptions(corruption), shifts or ShiftOptions()
