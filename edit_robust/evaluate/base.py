@@ -113,6 +113,11 @@ class Results(Protocol):
         """Which images are answered right at a step; {} for runs without images."""
         ...
 
+    def pictures(self, probe: str, request: str) -> Sequence[str]:
+        """The picture that each clean image of a set shows: one picture may be shown in several styles. [] for runs
+        without images."""
+        ...
+
 
 class Measure:
     """A measure that asks nothing; to inherit from.

@@ -347,7 +347,7 @@ class ImageAnswers(Measure):
     @classmethod
     def columns(cls, results: Results) -> list[Column]:
         """Accuracies and both penalties as shares, with what chance alone does; see `image_numbers`."""
-        return describe.answers(numbers(results.records, results.right))
+        return describe.answers(numbers(results.records, results.right, results.pictures))
 
 
 def _key(images: ImageSet, variant: Variant) -> Key:

@@ -1,32 +1,39 @@
-"""What a run on images says of single images: intervals over images, McNemar's test, monotone interpolation.
+"""What a run on images says of single images: intervals over pictures, McNemar's test, monotone interpolation.
 
 The images are the same before and after an edit, so what chance alone does is judged on pairs: far less than two
-independent samples would say.
+independent samples would say. One photograph in several styles is one picture: its images count together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 
 from edit_robust.core.images import Key, Right
 from edit_robust.evaluate.statistics import penalties as images
-from edit_robust.evaluate.statistics.paired import flips, grouped_bootstrap, mcnemar, monotone
+from edit_robust.evaluate.statistics.paired import by_picture, grouped_bootstrap, mcnemar, monotone
 
 #: Written from records by the summary itself: only their intervals are added here.
 FROM_RECORDS = ("original_ood_penalty", "editing_ood_penalty")
+#: (probe, request) -> the picture that each of the set's images shows; [] where that is not known.
+Pictures = Callable[[str, str], Sequence[str]]
 _NONE = np.zeros(0)
 
 
-def intervals(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str, float]:
-    """Intervals and tests of the whole edits. right: step -> which images are answered right there.
+def intervals(
+    records: pd.DataFrame, right: Callable[[int], Right], pictures: Pictures | None = None
+) -> dict[str, float]:
+    """Intervals and tests of the whole edits.
+
+    right: step -> which images are answered right there.   pictures: which images show the same picture; None: none.
 
     `edit_gain`, `original_change`: edited less unedited accuracy on clean images; with `_low` and `_high` a 95 %
-    interval over images, as `original_ood_penalty` (eq. 1) and `editing_ood_penalty` (eq. 2) have too.
-    `edit_mcnemar_p`, `original_mcnemar_p`: exact, where there is one edited model.
+    interval over pictures, as `original_ood_penalty` (eq. 1) and `editing_ood_penalty` (eq. 2) have too.
+    `edit_mcnemar_p`, `original_mcnemar_p`: exact, where there is one edited model; a picture is gained or lost by what
+    happens to most of its images.
     `monotone_edit_violation`, `monotone_original_violation`: the largest step the wrong way along alpha over all
     requests (for the original task: a rise), each with `_p`, which allows for all pairs of alphas and all requests.
     """
@@ -40,24 +47,40 @@ def intervals(records: pd.DataFrame, right: Callable[[int], Right]) -> dict[str,
     final = images.last(images.curve(table))
     ends = list(zip(final.request, final.step, strict=True))
     out: dict[str, float] = {}
-    _interval(out, "edit_gain", [_gain(before, known(int(step)), request) for request, step in ends])
-    _interval(out, "editing_ood_penalty", [_brittle(known(int(step)), request) for request, step in ends])
+    names = partial(_names, pictures)
+    gains = [_gain(before, known(int(step)), request) for request, step in ends]
+    drops = [_brittle(known(int(step)), request) for request, step in ends]
+    _interval(out, "edit_gain", gains, [names("edit", r, len(x)) for (r, _), x in zip(ends, gains, strict=True)])
+    _interval(
+        out, "editing_ood_penalty", drops, [names("edit", r, len(x)) for (r, _), x in zip(ends, drops, strict=True)]
+    )
     # The original task's images are the same for all requests: one group, each image with its mean over edits.
     steps = [int(step) for step in dict.fromkeys(final.step)]
-    _interval(out, "original_change", _shared([_gain(before, known(s), "", "original") for s in steps]))
-    _interval(out, "original_ood_penalty", _shared([_damage(before, known(s)) for s in steps]))
+    for name, some in (
+        ("original_change", _shared([_gain(before, known(s), "", "original") for s in steps])),
+        ("original_ood_penalty", _shared([_damage(before, known(s)) for s in steps])),
+    ):
+        _interval(out, name, some, [names("original", "", len(x)) for x in some])
     if len(steps) == 1:
         for probe in ("edit", "original"):
             keys = [k for k in before if k[0] == probe and k[2:] == ("none", 0) and k in known(steps[0])]
             if keys:
-                was, now = (np.concatenate([known(s)[k] for k in keys]) for s in (0, steps[0]))
-                found = flips(was, now)
-                out[f"{probe}_mcnemar_p"] = mcnemar(found.gained, found.lost)
+                moved = [known(steps[0])[k].astype(float) - before[k] for k in keys]
+                net = np.concatenate([by_picture(x, names(*k[:2], len(x))) for k, x in zip(keys, moved, strict=True)])
+                out[f"{probe}_mcnemar_p"] = mcnemar(int((net > 0).sum()), int((net < 0).sum()))
     return out | _monotone(table, known)
 
 
-def _interval(out: dict[str, float], name: str, groups: list[np.ndarray]) -> None:
-    mean, low, high = grouped_bootstrap(groups)
+def _names(pictures: Pictures | None, probe: str, request: str, n: int) -> Sequence[Hashable]:
+    """The picture that each of n images shows; each its own where that was not kept."""
+    found = pictures(probe, request) if pictures is not None else []
+    return found if len(found) == n else range(n)
+
+
+def _interval(
+    out: dict[str, float], name: str, groups: list[np.ndarray], pictures: Sequence[Sequence[Hashable]]
+) -> None:
+    mean, low, high = grouped_bootstrap(groups, pictures=pictures)
     if np.isfinite(mean):
         if name not in FROM_RECORDS:
             out[name] = mean

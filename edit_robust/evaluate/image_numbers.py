@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.core.images import Right
-from edit_robust.evaluate.image_intervals import intervals
+from edit_robust.evaluate.image_intervals import Pictures, intervals
 from edit_robust.evaluate.statistics import penalties as images
 
 #: `matched_`: where the edit has put right this share of what the unedited model got wrong on the edit's images.
@@ -21,7 +21,9 @@ IMAGENET = "imagenet"
 PARTS = ("edit_accuracy", "original_accuracy", "original_ood_penalty", "editing_ood_penalty")
 
 
-def numbers(records: pd.DataFrame, right: Callable[[int], Right] | None = None) -> dict[str, Any]:
+def numbers(
+    records: pd.DataFrame, right: Callable[[int], Right] | None = None, pictures: Pictures | None = None
+) -> dict[str, Any]:
     """Means over requests; accuracies and penalties are fractions in [0, 1], as the vision paper writes them.
 
     edit_accuracy, original_accuracy, original_ood_penalty (eq. 1), editing_ood_penalty (eq. 2): each request's whole
@@ -29,7 +31,7 @@ def numbers(records: pd.DataFrame, right: Callable[[int], Right] | None = None) 
     `unedited_`: the same of the untouched model (for eq. 2 its own drop). `<shift>_accuracy`: natural shifts.
     `matched_` (an alpha curve only): at the alpha where a quarter of the edit's errors are gone, over the
     `matched_n_requests` that get so far. `constrained_`: at the best alpha with a small loss on the original task.
-    right: which images are answered right at a step; with it come the numbers of `image_intervals`.
+    right: which images are answered right at a step; with it come the numbers of `image_intervals`, over `pictures`.
     {} where no image was asked about.
     """
     records = records if "request" in records else records.assign(request="")
@@ -46,7 +48,7 @@ def numbers(records: pd.DataFrame, right: Callable[[int], Right] | None = None) 
     out |= _alphas(along)
     out |= _counts(records, before, table, final)
     if right is not None:
-        out |= intervals(records, right)
+        out |= intervals(records, right, pictures)
     return out
 
 

@@ -42,6 +42,9 @@ class RecordsAlone:
     def right(self, step: int) -> Right:
         return {}
 
+    def pictures(self, probe: str, request: str) -> Sequence[str]:
+        return []
+
 
 def columns_of(
     measures: Iterable[Measure | type[Measure]],

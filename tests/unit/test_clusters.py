@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from edit_robust.evaluate.statistics.curves import bulge, surely_wrong
-from edit_robust.evaluate.statistics.paired import bootstrap_mean, cluster_means, clustered_mean, monotone
+from edit_robust.evaluate.statistics.paired import (
+    bootstrap_mean,
+    by_picture,
+    cluster_means,
+    clustered_mean,
+    grouped_bootstrap,
+    monotone,
+)
 from edit_robust.report.claim_rows import UNIT, differ, row
 
 PAIRS, SEEDS, TIMES = 6, 3, 1500
@@ -117,3 +124,21 @@ def test_noise_takes_no_sure_step() -> None:
     assert np.mean([[monotone(alphas, one, rising=True).size for one in some] for some in curves[:20]]) > 0.03
     sure = [surely_wrong(some, list("abcdef"), rising=True) for some in curves]
     assert np.mean([low > 0 for low in sure]) <= 0.03
+
+
+def test_styles_of_one_photograph_are_drawn_together() -> None:
+    """A null effect on 40 photographs in 5 styles each, where the styles of a photograph mostly move together."""
+    rng = np.random.default_rng(0)
+    pictures = [f"p{i // 5}" for i in range(200)]
+    found = {"images": [], "pictures": []}
+    for _ in range(200):
+        moved = np.repeat(rng.normal(size=40), 5) + 0.5 * rng.normal(size=200)
+        apart, together = grouped_bootstrap([moved], 400), grouped_bootstrap([moved], 400, pictures=[pictures])
+        assert apart[0] == together[0]
+        found["images"].append(excludes_zero(apart))
+        found["pictures"].append(excludes_zero(together))
+    assert np.mean(found["images"]) > 0.25 and np.mean(found["pictures"]) < 0.13
+
+    alone = [str(i) for i in range(200)]
+    np.testing.assert_allclose(grouped_bootstrap([moved], 400, pictures=[alone]), grouped_bootstrap([moved], 400))
+    assert by_picture([1, 0, -1, 1], ["a", "b", "a", "b"]).tolist() == [0, 1]

@@ -87,24 +87,43 @@ def cluster_means(
 
 
 def grouped_bootstrap(
-    groups: Sequence[Sequence[float] | np.ndarray], n: int = 2000, seed: int = 0
+    groups: Sequence[Sequence[float] | np.ndarray],
+    n: int = 2000,
+    seed: int = 0,
+    pictures: Sequence[Sequence[Hashable]] | None = None,
 ) -> tuple[float, float, float]:
-    """Mean over groups of the mean of each one's images, and its 95 % percentile interval over images.
+    """Mean over groups of the mean of each one's images, and its 95 % percentile interval over pictures.
 
-    Images are drawn anew within each group: the interval is of these groups (requests), not of others like them.
+    Pictures are drawn anew within each group: the interval is of these groups (requests), not of others like them.
+    pictures: for each group, which picture each of its images shows: images of one picture (its styles) are drawn
+    together, as they are not independent of each other. None: each image is a picture of its own.
     """
-    known = [np.asarray(group, dtype=float) for group in groups if len(group)]
-    if not known:
+    kept = [i for i, group in enumerate(groups) if len(group)]
+    if not kept:
         return float("nan"), float("nan"), float("nan")
+    known = [np.asarray(groups[i], dtype=float) for i in kept]
     rng = np.random.default_rng(seed)
     drawn = np.zeros(n)
-    for x in known:
-        step = max(1, (1 << 22) // len(x))  # so many draws at a time: of 50,000 images all would take gigabytes
-        for i in range(0, n, step):
-            rows = rng.integers(0, len(x), size=(min(step, n - i), len(x)))
-            drawn[i : i + step] += x[rows].mean(axis=1) / len(known)
+    for i, x in zip(kept, known, strict=True):
+        sums, counts = (x, np.ones(len(x))) if pictures is None else _by_picture(x, pictures[i])
+        step = max(1, (1 << 22) // len(sums))  # so many draws at a time: of 50,000 images all would take gigabytes
+        for k in range(0, n, step):
+            rows = rng.integers(0, len(sums), size=(min(step, n - k), len(sums)))
+            drawn[k : k + step] += sums[rows].sum(axis=1) / counts[rows].sum(axis=1) / len(known)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(np.mean([x.mean() for x in known])), float(low), float(high)
+
+
+def _by_picture(values: np.ndarray, pictures: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Each picture's sum of values, and how many images show it."""
+    seen: dict[Hashable, int] = {}
+    codes = [seen.setdefault(picture, len(seen)) for picture in pictures]
+    return np.bincount(codes, weights=values), np.bincount(codes).astype(float)
+
+
+def by_picture(values: Sequence[float] | np.ndarray, pictures: Sequence[Hashable]) -> np.ndarray:
+    """The sum of each picture's values, in order of first appearance."""
+    return _by_picture(np.asarray(values, dtype=float), pictures)[0]
 
 
 def clopper_pearson(right: float | int, n: int, level: float = 0.95) -> tuple[float, float]:

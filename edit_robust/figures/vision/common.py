@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from edit_robust.evaluate.statistics import penalties
-from edit_robust.evaluate.statistics.paired import bootstrap_mean, clopper_pearson
+from edit_robust.evaluate.statistics.paired import clopper_pearson, clustered_mean
 from edit_robust.evaluate.statistics.penalties import MODEL, corrupted, last
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData, setting
@@ -141,9 +141,10 @@ def numbered(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(dict.fromkeys(names), key=natural))}
 
 
-def interval(values: pd.Series, counts: pd.Series | None = None) -> tuple[float, float, float]:
-    """Mean and 95 % interval over units (bootstrap); for a single unit over its images, where their count is known."""
-    mean, low, high = bootstrap_mean(values.to_numpy(dtype=float))
+def interval(values: pd.Series, pairs: pd.Series, counts: pd.Series | None = None) -> tuple[float, float, float]:
+    """Mean over pairs, each with its seeds averaged, and a t interval over the pairs, as the table of claims has them;
+    for a single unit over its images, where their count is known."""
+    mean, low, high = clustered_mean(values.to_numpy(dtype=float), list(pairs))
     if len(values) == 1 and counts is not None and np.isfinite(mean) and counts.iloc[0] > 0:
         n = float(counts.iloc[0])
         low, high = clopper_pearson(mean * n, int(n))

@@ -27,7 +27,7 @@ TITLE = "How well the edit works, by method"
 CAPTION = (
     "Accuracy on held-out images that show the new concept, after the whole edit. A bar is the mean over pairs "
     "(requests and seeds) of the best layer; the best layer is chosen by this very number, which flatters methods "
-    "tried on more layers. Whiskers: 95 % bootstrap interval over pairs, or over images (Clopper-Pearson) where there "
+    "tried on more layers. Whiskers: 95 % t interval over pairs, or over images (Clopper-Pearson) where there "
     "is one pair. Dotted: the unedited model on the same images. Read it beside what the edit cost: a method can win "
     "here and ruin the original task. (Figure 2a of the vision paper.)"
 )
@@ -49,7 +49,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
     step = 0.84 / max(len(colors), 1)
     for (model, method), rows in table.groupby(["model", "method"]):
         x = models[str(model)] - 0.42 + step * (colors[str(method)] + 0.5)
-        found = interval(rows.edit_accuracy, rows.n_edit)
+        found = interval(rows.edit_accuracy, rows.pair, rows.n_edit)
         ax.bar(x, 100 * found[0], step * 0.86, color=style.color_of(colors[str(method)]), edgecolor="white")
         whisker(ax, x, found)
         before = 100 * float(rows.unedited_edit_accuracy.mean())

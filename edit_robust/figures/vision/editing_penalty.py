@@ -28,7 +28,7 @@ CAPTION = (
     "Accuracy on corrupted images of the new concept less accuracy on the clean ones, of the same edited model: the "
     "mean over all corruptions and severities, then over pairs, at the layer that edits best. Grey beside each bar: "
     "the drop that the unedited model has on the same images. Only what goes beyond the grey bar is the edit's own "
-    "brittleness; a model that got few of the clean images right has little to lose. Whiskers: 95 % bootstrap "
+    "brittleness; a model that got few of the clean images right has little to lose. Whiskers: 95 % t "
     "interval over pairs. (Figure 2b of the vision paper.)"
 )
 
@@ -51,8 +51,13 @@ def draw(runs: Sequence[RunData]) -> Figure:
     for (model, method), rows in table.groupby(["model", "method"]):
         left = models[str(model)] - 0.43 + step * colors[str(method)]
         both = (
-            (interval(rows.editing_ood_penalty), left + step * 0.31, 0.54, style.color_of(colors[str(method)])),
-            (interval(rows.unedited_editing_ood_penalty), left + step * 0.74, 0.26, "#b5b5b5"),
+            (
+                interval(rows.editing_ood_penalty, rows.pair),
+                left + step * 0.31,
+                0.54,
+                style.color_of(colors[str(method)]),
+            ),
+            (interval(rows.unedited_editing_ood_penalty, rows.pair), left + step * 0.74, 0.26, "#b5b5b5"),
         )
         for found, x, wide, color in both:
             ax.bar(x, 100 * found[0], step * wide, color=color, edgecolor="white")
