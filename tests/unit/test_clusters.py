@@ -141,4 +141,4 @@ def test_styles_of_one_photograph_are_drawn_together() -> None:
 
     alone = [str(i) for i in range(200)]
     np.testing.assert_allclose(grouped_bootstrap([moved], 400, pictures=[alone]), grouped_bootstrap([moved], 400))
-    assert by_picture([1, 0, -1, 1], ["a", "b", "a", "b"]).tolist() == [0, 1]
+    assert by_picture(np.array([1.0, 0.0, -1.0, 1.0]), ["a", "b", "a", "b"]).tolist() == [0, 1]
