@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.figures import distance, edits, style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.language import forgetting, interpolation, retention, scaling, sweep
+from edit_robust.figures.language import (
+    forgetting,
+    generation,
+    interpolation,
+    retention,
+    ripple,
+    scaling,
+    sweep,
+    text_shifts,
+)
 from edit_robust.figures.vision import (
     corruptions,
     edit_accuracy,
@@ -45,6 +54,7 @@ class Module(Protocol):
 #: Every figure, in the order in which pages show them. A new one is a module and its name here.
 ALL: tuple[Module, ...] = (
     *(scaling, retention, forgetting, distance, edits, interpolation, sweep),
+    *(generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
 )
 FORMATS = ("png", "pdf", "svg")
