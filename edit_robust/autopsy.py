@@ -78,10 +78,11 @@ class Finding:
         }
 
 
-def autopsy(run: Run, progress: ShowProgress = silent) -> Finding:
+def autopsy(run: Run, progress: ShowProgress = silent, model: Model | None = None) -> Finding:
     """Find the edit that broke the model of a finished walk, and say what kind of break it was.
 
-    Where nothing broke no model is loaded. The verdict is written into the run's folder, see `write`.
+    model: the run's, unedited, where it is loaded already. Where nothing broke none is needed. The verdict is written
+    into the run's folder, see `write`.
     Raises UserError for a run that is not complete, or whose edits were not made on top of each other.
     """
     if not run.complete:
@@ -91,7 +92,7 @@ def autopsy(run: Run, progress: ShowProgress = silent) -> Finding:
     diagnosis = diagnose(run.records)
     finding = Finding(diagnosis)
     if diagnosis.broke is not None:
-        finding = Table(run, progress).examine(diagnosis)
+        finding = Table(run, progress, model).examine(diagnosis)
     write(run, finding)
     return finding
 
@@ -134,10 +135,10 @@ def write(run: Run, finding: Finding) -> None:
 class Table:
     """A run's model, task and editor, made again, and an observer of the model."""
 
-    def __init__(self, run: Run, progress: ShowProgress) -> None:
+    def __init__(self, run: Run, progress: ShowProgress, model: Model | None = None) -> None:
         config = run.config
         self.run, self.config = run, config
-        self.model: Model = build(config["model"], "model")
+        self.model: Model = build(config["model"], "model") if model is None else model
         self.model.progress = progress
         self.task = build(config["task"], "task")
         self.requests: Sequence[Request] = self.task.requests()
