@@ -58,6 +58,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
             ax.grid(False, axis="x")
             names = [p.removeprefix(PREFIX).replace("-", "\n") for p in probes]
             ax.set_xticks(range(len(probes)), names)
+            ax.set_xlim(-0.6, len(probes) - 0.4)
         ax.set_title(protocol)
     if all_groups:
         bars = [style.Patch(color=style.color_of(g.number), label=g.legend) for g in all_groups]
