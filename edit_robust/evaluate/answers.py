@@ -165,6 +165,10 @@ class Questions:
         found = np.array([row for r in requests for row in self._rows_of[r]], dtype=int)
         return found if probes is None else found[np.isin(self._probe_of[found], probes)]
 
+    def requests_of(self, rows: np.ndarray) -> np.ndarray:
+        """Index of the request of each question."""
+        return self._request_of[rows]
+
     def answered(self, outcomes: Mapping[str, np.ndarray], scope: str) -> Answered:
         """A scope's answers from what `Answers` keeps of a point: the same numbers now and when read back later."""
         index = outcomes[f"{scope}|index"].astype(int)
