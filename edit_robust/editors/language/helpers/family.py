@@ -27,6 +27,7 @@ from edit_robust.editors.base import Edit, State, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import MEMIT_RECIPE, Groups, context_templates, flatten
 from edit_robust.editors.language.helpers.moments import Inverse, second_moments
 from edit_robust.editors.language.helpers.norms import mean_norm, rescaled
+from edit_robust.editors.language.helpers.signs import TOLD, key_signs, over_layers
 from edit_robust.editors.language.helpers.values import (
     Cutoff,
     Options,
@@ -64,10 +65,11 @@ class LayerProblem:
 @dataclass(frozen=True)
 class Climb:
     """What one way up has written. terms: the change of each weight, by parameter name.   keys: [n, d_in] in float32,
-    by layer name, as they were read for the solve."""
+    by layer name, as they were read for the solve.   signs: warning signs of each request, by layer name."""
 
     terms: Mapping[str, Term]
     keys: Mapping[str, Float[Tensor, "n d_in"]]
+    signs: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -86,6 +88,8 @@ class LayerEditor:
     batches: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("injection", "trace", "block_output")
     takes: ClassVar[type[Request]] = TextRequest
+    #: Warning signs that it may tell (`core.signs`); the weight of a key and the ratio where C is at hand.
+    signs: ClassVar[tuple[str, ...]] = TOLD
     #: Whether an edit leaves its keys for later ones: {layer name: [n, d_in] in float32}, a piece in `state.carried`.
     remembers: ClassVar[bool] = False
 
@@ -214,7 +218,8 @@ class LayerEditor:
             climb = self.climb(model, requests, targets, state)
         delta = Delta(self.finish(model, climb.terms), base)
         carry = dict(climb.keys) if self.remembers else {}
-        return refuse_nonfinite(Edit(delta, [{**i, "delta_norm": delta.norm()} for i in infos], carry))
+        told = zip(infos, over_layers(climb.signs, len(requests)), strict=True)
+        return refuse_nonfinite(Edit(delta, [{**i, **s, "delta_norm": delta.norm()} for i, s in told], carry))
 
     def climb(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
@@ -222,9 +227,12 @@ class LayerEditor:
         """Change the layers, the lowest first, and leave them changed. Ends early at a change that is not finite."""
         terms: dict[str, Term] = {}
         read: dict[str, Tensor] = {}
+        signs: dict[str, list[dict[str, float]]] = {}
+        inverses = getattr(state.given, "inverses", {})
         for i, name in enumerate(state.layers):
             layer = model.layers[name]
-            keys = mean_keys(model, name, requests, state.given.groups)
+            bare, keys = bare_and_mean_keys(model, name, requests, state.given.groups)
+            signs[name] = key_signs(bare, keys, inverses.get(name))
             residual = self.residual(model, requests, targets, state, len(state.layers) - i)
             read[name] = keys
             k = keys.double().T
@@ -234,13 +242,20 @@ class LayerEditor:
             if not step.finite():
                 break
             model.add(step)
-        return Climb(terms, read)
+        return Climb(terms, read, signs)
 
 
 def mean_keys(model: CausalLM, layer: str, requests: Sequence[Request], groups: Groups) -> Float[Tensor, "n d_in"]:
     """Mean key within each group of templates, then over groups: half the bare prompt, half the sampled ones."""
+    return bare_and_mean_keys(model, layer, requests, groups)[1]
+
+
+def bare_and_mean_keys(
+    model: CausalLM, layer: str, requests: Sequence[Request], groups: Groups
+) -> tuple[Float[Tensor, "n d_in"], Float[Tensor, "n d_in"]]:
+    """The key of the first template, which is the bare prompt, and the mean that is solved with, see `mean_keys`."""
     templates = flatten(groups)
     keys = model.trace(*subject_rows(model, requests, templates), [layer])[layer].float()
     keys = keys.reshape(len(requests), len(templates), -1)
     parts = keys.split([len(g) for g in groups], dim=1)
-    return torch.stack([p.mean(1) for p in parts]).mean(0)
+    return keys[:, 0], torch.stack([p.mean(1) for p in parts]).mean(0)
