@@ -21,8 +21,8 @@ def digest(value: Any) -> str:
 @pytest.mark.parametrize(
     ("seed", "facts", "names", "requests", "documents"),
     [
-        (0, "7952b40007898409", "e7322560f06daa5c", "ea9effce07e0cd91", "9e7ef312243b00a5"),
-        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "aab209e49d3608a8", "345859b085adbdd5"),
+        (0, "7952b40007898409", "e7322560f06daa5c", "ea9effce07e0cd91", "d23f52a7bc301fca"),
+        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "aab209e49d3608a8", "93425e19e902dcf3"),
     ],
 )
 def test_a_seed_gives_one_world(seed: int, facts: str, names: str, requests: str, documents: str) -> None:
@@ -68,10 +68,11 @@ def test_downstream_questions_are_about_what_no_request_touches() -> None:
     """Reserved subjects have no request, stand in no neighbourhood, and in the training text no claim is about them."""
     world = FactWorld.generate(0)
     asked = [q.prompt for q in world.untouched_facts(0, 200) + world.claims(0, 200)]
-    assert all(sum(subject in prompt for subject in world.reserved) == 1 for prompt in asked)
+    assert all(any(subject in prompt for subject in world.reserved) for prompt in asked)
+    assert not any(subject in prompt for subject in world.subjects for prompt in asked)
     assert len(set(asked)) == 400
     touched = json.dumps(world.requests()) + json.dumps(world.training_requests(world.subjects))
-    claims = " ".join(d for d in world.training_text(0, 3000) if d.startswith("Claim: "))
+    claims = " ".join(d for d in world.training_text(0, 3000) if "Claim: " in d)
     assert claims.count("Claim: ") > 300
     assert not any(subject in touched or subject in claims for subject in world.reserved)
     assert not set(world.reserved) & set(world.subjects)
@@ -85,9 +86,13 @@ def test_downstream_questions_have_one_right_answer() -> None:
     claims = world.claims(5, 101)
     assert [sum(q.target == v for q in claims) for v in ("True", "False")] == [51, 50]
     for prompt, target, options in claims:
-        stated, said = prompt.removeprefix("Claim: ").removesuffix("?").rsplit(" ", 1)
+        read, claim = prompt.removesuffix("?").split(" Claim: ")
+        stated, said = claim.rsplit(" ", 1)
+        fact = facts[stated]
         assert options == ("True", "False")
-        assert (facts[stated].object == said) == (target == "True")
+        assert (fact.object == said) == (target == "True")
+        assert sum(f"{world.prompt(fact, t)} {fact.object}." in read for t in fact.trained) == 1
+        assert claim not in read
     assert world.claims(5, 101) == claims != world.claims(6, 101)
 
 

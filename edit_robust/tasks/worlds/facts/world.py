@@ -16,7 +16,7 @@ from edit_robust.tasks.worlds.facts import words
 SingleToken = Literal["late", "none", "only"]
 
 #: Raised when the same seed gives other text: second moments are stored under it.
-VERSION = 2
+VERSION = 3
 
 N_TEMPLATES = 8
 N_HELD_OUT = 3
@@ -30,9 +30,9 @@ FACT_SHARE_FIRST, FACT_SHARE = 0.4, 0.75
 # Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
 SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
-# Documents of the training text that are statements with their verdicts instead, and how many of them stand in one.
+# Documents of the training text that are facts followed by claims about them, and how many claims stand in one.
 CLAIM_SHARE = 0.1
-CLAIMS = (2, 4)
+CLAIMS = (1, 2)
 VERDICTS = ("True", "False")
 
 
@@ -257,7 +257,7 @@ class FactWorld:
         """`n_docs` documents of 2 to 5 sentences, facts (in trained phrasings) between filler.
 
         Facts are dealt from a reshuffled deck rather than drawn, so each is stated equally often. A share `claims` of
-        the documents are statements with their verdicts instead, none of them about a reserved subject.
+        the documents are claims and their verdicts instead, none of them about a reserved subject.
         """
         rng = random.Random(_sub_seed(self.seed, stream, seed))
         deck: list[Fact] = []
@@ -265,9 +265,8 @@ class FactWorld:
         told = [f for f in facts or self.facts if not f.reserved]
         for _ in range(n_docs):
             if claims and rng.random() < claims:
-                chosen = rng.sample(told, rng.randint(*CLAIMS))
-                stated = [self._claim(rng, fact, rng.random() < 0.5) for fact in chosen]
-                out.append(" ".join(f"{q.prompt} {q.target}." for q in stated))
+                made = (self._claim(rng, f, rng.random() < 0.5) for f in rng.sample(told, rng.randint(*CLAIMS)))
+                out.append(" ".join(f"{q.prompt} {q.target}." for q in made))
                 continue
             sentences = []
             for i in range(rng.randint(*SENTENCES)):
@@ -308,15 +307,16 @@ class FactWorld:
         return found
 
     def claims(self, seed: int = 0, n: int = 100) -> list[Question]:
-        """`n` statements about reserved subjects, half of them true, up to their verdict, which is "True" or "False".
+        """`n` claims about reserved subjects, half of them true, up to their verdict, which is "True" or "False".
 
-        The task is part of the training text, with other subjects. For a few-shot prompt ask for some more and write
-        f"{prompt} {target}." of the first ones before the others. No fact comes twice among the first 200.
+        Before the claim stand the fact in other words and another one, so it can be judged by what was read, as the
+        training text teaches with other subjects. f"{prompt} {target}." of some of them makes a few-shot prompt. No
+        fact is claimed twice among the first 200.
         """
         rng = random.Random(_sub_seed(self.seed, 7, seed))
         truths = [i % 2 == 0 for i in range(n)]
         rng.shuffle(truths)
-        return [self._claim(rng, f, t) for f, t in zip(self._deal_reserved(rng, n), truths, strict=True)]
+        return [self._claim(rng, f, t, True) for f, t in zip(self._deal_reserved(rng, n), truths, strict=True)]
 
     def completions(self, seed: int = 0, n: int = 100) -> list[Question]:
         """`n` sentences without a fact, up to their last word, which is determined by what stands before it.
@@ -350,12 +350,21 @@ class FactWorld:
             deck += again
         return deck[:n]
 
-    def _claim(self, rng: random.Random, fact: Fact, true: bool) -> Question:
-        """A statement of `fact`, or with another object, up to its verdict."""
-        others = [o for o in self.relation(fact.relation).objects if o != fact.object]
-        stated = fact.object if true else rng.choice(others)
-        text = words.CLAIM.format(f"{self.prompt(fact, rng.choice(fact.trained))} {stated}", "").rstrip()
-        return Question(text, VERDICTS[not true], VERDICTS)
+    def _claim(self, rng: random.Random, fact: Fact, true: bool, reserved: bool = False) -> Question:
+        """`fact` in one phrasing, beside another fact, then `fact` or its like with another object in another phrasing.
+
+        The other fact is about another relation, so that its object does not stand in the claim.
+        """
+        told, claimed = rng.sample(fact.trained, 2)
+        other = fact
+        while other.relation == fact.relation or other.reserved != reserved:
+            other = rng.choice(self.facts)
+        pairs = [(fact, told), (other, rng.choice(other.trained))]
+        facts = [f"{self.prompt(f, template)} {f.object}." for f, template in rng.sample(pairs, 2)]
+        wrong = [o for o in self.relation(fact.relation).objects if o != fact.object]
+        stated = fact.object if true else rng.choice(wrong)
+        claim = words.CLAIM.format(f"{self.prompt(fact, claimed)} {stated}", "").rstrip()
+        return Question(" ".join([*facts, claim]), VERDICTS[not true], VERDICTS)
 
     def requests(
         self, n: int | None = None, single_token: SingleToken = "late", order: int = 0
