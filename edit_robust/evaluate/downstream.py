@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -36,6 +36,15 @@ READINGS = ("generated", "likelihood")
 #: Of sets with so many labels at most, how often each was the answer is recorded, too.
 _FEW = 4
 _WORDS = {"f1": "weighted F1", "accuracy": "accuracy", "mcc": "Matthews' correlation", "invalid": "invalid answers"}
+
+
+class Reads(Protocol):
+    """A model that reads text."""
+
+    @property
+    def text(self) -> Any:
+        """The tokenizer: `encode(text)` gives token ids, `spans([text])` the characters that each covers, too."""
+        ...
 
 
 class AsksSets(Measure):
@@ -180,7 +189,7 @@ def fitted(one: QuestionSet, model: AnswersFewShot, tokens: int) -> QuestionSet:
     short = one
     while short.shots and any(len(encode(short.prefix + p)) > room for p in longest):
         short = short.without_first_shot()
-    prompts = [_end_of(q.prompt, model, room) for q in short.questions] if longest else []
+    prompts = [end_of(q.prompt, model, room) for q in short.questions] if longest else []
     cut = sum(p != q.prompt for p, q in zip(prompts, short.questions, strict=True))
     if cut:
         questions = tuple(q._replace(prompt=p) for p, q in zip(prompts, short.questions, strict=True))
@@ -194,7 +203,7 @@ def fitted(one: QuestionSet, model: AnswersFewShot, tokens: int) -> QuestionSet:
     return short
 
 
-def _end_of(prompt: str, model: AnswersFewShot, room: int) -> str:
+def end_of(prompt: str, model: Reads, room: int) -> str:
     """As much of a prompt's end as has at most `room` tokens."""
     while len(ids := model.text.encode(prompt)) > room:
         spans: Sequence[tuple[int, int]] = model.text.spans([prompt])[0][1]

@@ -12,6 +12,7 @@ from edit_robust.core.errors import UserError, nearest
 from edit_robust.figures import distance, edits, style
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.language import (
+    downstream,
     forgetting,
     generation,
     interpolation,
@@ -54,7 +55,7 @@ class Module(Protocol):
 #: Every figure, in the order in which pages show them. A new one is a module and its name here.
 ALL: tuple[Module, ...] = (
     *(scaling, retention, forgetting, distance, edits, interpolation, sweep),
-    *(generation, ripple, text_shifts),
+    *(downstream, generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
 )
 FORMATS = ("png", "pdf", "svg")

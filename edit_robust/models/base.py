@@ -160,6 +160,24 @@ class AnswersFewShot(Protocol):
         ...
 
 
+class HarnessModel(Generates, Protocol):
+    """A language model that lm-evaluation-harness can ask."""
+
+    name: str
+    max_tokens: int
+
+    @property
+    def text(self) -> Any:
+        """The tokenizer."""
+        ...
+
+    def scorer_of_tokens(
+        self, examples: Sequence[Example], encoded: Sequence[Sequence[tuple[list[int], int]]], changes: Sequence[str]
+    ) -> Scorer:
+        """Questions that come as token ids, one sequence a choice, with how many of them belong to the prompt."""
+        ...
+
+
 class Traces(Protocol):
     """A model that shows what its projections are given."""
 

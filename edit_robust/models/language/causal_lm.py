@@ -100,6 +100,12 @@ class CausalLM(Decoder):
         """Examples made ready to be asked again and again while only the parameters `changes` (names) change."""
         return Scorer(self, examples, changes)
 
+    def scorer_of_tokens(
+        self, examples: Sequence[Example], encoded: Sequence[Sequence[tuple[list[int], int]]], changes: Sequence[str]
+    ) -> Scorer:
+        """The same for choices that come as token ids, prompt included, with the prompt's number of tokens."""
+        return Scorer(self, examples, changes, encoded)
+
     def score(self, examples: Sequence[Example]) -> Scores:
         """Log-probabilities of every example's choices (see `Scores`)."""
         return Scorer(self, examples).score()

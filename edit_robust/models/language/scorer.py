@@ -47,13 +47,21 @@ class Scorer:
     A choice's tokens are scored under teacher forcing; choices of an example whose token rows coincide, or of
     which one begins the other, are read from one row (attention is causal).
 
-    how: where forward passes start, and why not later, in words.
+    encoded: token ids of each example's choices, prompt included, with the number that belongs to the prompt; None:
+             the texts are tokenised here, and cut off where the model's window ends.
+    how:     where forward passes start, and why not later, in words.
     """
 
-    def __init__(self, model: Decoder, examples: Sequence[Example], changes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        examples: Sequence[Example],
+        changes: Sequence[str] = (),
+        encoded: Sequence[Sequence[tuple[list[int], int]]] | None = None,
+    ) -> None:
         self.model, self.examples, self.changes = model, list(examples), tuple(changes)
         self.k = max((len(e.choices) for e in self.examples), default=1)
-        self.reads, self.rows = self._plan()
+        self.reads, self.rows = self._plan(encoded)
         self.by_example: list[list[Read]] = [[] for _ in self.examples]
         for read in self.reads:
             self.by_example[read.example].append(read)
@@ -61,12 +69,15 @@ class Scorer:
         self.kept = self._keep(entry) if entry else None
         self.how = self._told(entry)
 
-    def _plan(self) -> tuple[list[Read], list[list[int]]]:
+    def _plan(self, encoded: Sequence[Sequence[tuple[list[int], int]]] | None) -> tuple[list[Read], list[list[int]]]:
         asked = [(i, j, str(e.x), str(c)) for i, e in enumerate(self.examples) for j, c in enumerate(e.choices)]
+        if encoded is None:
+            pairs = [(ids[: self.model.max_tokens], n) for ids, n in self.model.text.pairs([a[2:] for a in asked])]
+        else:
+            pairs = [pair for choices in encoded for pair in choices]
         wanted = []
-        for (i, j, _, _), (ids, n) in zip(asked, self.model.text.pairs([(x, c) for _, _, x, c in asked]), strict=True):
+        for (i, j, _, _), (ids, n) in zip(asked, pairs, strict=True):
             n = max(n, 1)  # nothing predicts a text's very first token
-            ids = ids[: self.model.max_tokens]
             if n < len(ids):  # else there is nothing to predict, and the choice counts as absent
                 wanted.append((i, j, tuple(ids[:-1]), n - 1, tuple(ids[n:])))
         unique = sorted({w[2] for w in wanted})
