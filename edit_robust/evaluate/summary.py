@@ -15,6 +15,7 @@ from edit_robust.evaluate.answers import Answers
 from edit_robust.evaluate.base import Measure, Results
 from edit_robust.evaluate.collapse import Collapse
 from edit_robust.evaluate.columns import resources
+from edit_robust.evaluate.downstream import Downstream
 from edit_robust.evaluate.drift import Drift
 from edit_robust.evaluate.edits import Edits
 from edit_robust.evaluate.forgetting import Forgetting
@@ -22,6 +23,7 @@ from edit_robust.evaluate.free_generation import FreeGeneration
 from edit_robust.evaluate.generation import Generation
 from edit_robust.evaluate.image_answers import ImageAnswers
 from edit_robust.evaluate.kl import Kl
+from edit_robust.evaluate.lm_eval import LmEval
 from edit_robust.evaluate.perplexity import Perplexity
 from edit_robust.evaluate.ripple import Ripple
 from edit_robust.evaluate.text_shifts import TextShifts
@@ -29,7 +31,7 @@ from edit_robust.evaluate.text_shifts import TextShifts
 #: The built-in measures in the order of the summary; each gives columns only where records hold numbers of its own.
 BUILTIN: tuple[type[Measure], ...] = (
     *(Answers, TextShifts, FreeGeneration, Ripple, ImageAnswers, Forgetting),
-    *(Generation, Perplexity, Kl, Drift, Edits, Collapse),
+    *(Downstream, LmEval, Generation, Perplexity, Kl, Drift, Edits, Collapse),
 )
 
 
