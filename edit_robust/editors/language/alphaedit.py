@@ -24,6 +24,7 @@ from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State, check_numbers
 from edit_robust.editors.language.helpers.contexts import Groups
 from edit_robust.editors.language.helpers.family import LayerProblem
+from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.nullspace import null_spaces
 from edit_robust.editors.language.helpers.past import Identity, Past
 from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
@@ -64,12 +65,13 @@ class AlphaEdit(RememberingEditor):
         task: Task,
         work: Workspace,
     ) -> Any:
+        inverses = {n: Inverse.of(c) for n, c in moments.items()}
         bases = null_spaces(moments, self.nullspace_threshold, work)
         pasts = {
             n: Past(Identity(self.l2, u.shape[1], u.device), n, u.device, partial(_coordinates, u))
             for n, u in bases.items()
         }
-        return _Given(groups, {}, pasts, bases)
+        return _Given(groups, inverses, pasts, bases)
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         basis: Tensor = state.given.bases[problem.layer.name]

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from edit_robust.core import UserError
 from edit_robust.editors.base import check_numbers
-from edit_robust.editors.language.helpers.remembering import RememberingEditor, ridged
+from edit_robust.editors.language.helpers.moments import Inverse
+from edit_robust.editors.language.helpers.past import Past
+from edit_robust.editors.language.helpers.remembering import RememberingEditor
 from edit_robust.editors.language.helpers.values import Cutoff
 
 
@@ -43,9 +45,11 @@ class Encore(RememberingEditor):
             raise UserError("editor.mom2_update_weight and editor.l2 are both 0: nothing holds the update back")
         Cutoff.of(self.prob_cutoff)
 
-    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
-        """lambda C + gamma I."""
-        return ridged(moment, self.mom2_update_weight, self.l2)
+    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+        """Solves with lambda C + gamma I, which gets a factor of its own."""
+        held = self.mom2_update_weight * moment
+        held.diagonal().add_(self.l2)
+        return Past(Inverse.of(held), layer, moment.device)
 
     def cutoff(self) -> Cutoff | None:
         return Cutoff.of(self.prob_cutoff)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from edit_robust.editors.base import State, check_numbers
 from edit_robust.editors.language.helpers.family import LayerProblem
+from edit_robust.editors.language.helpers.moments import Inverse
+from edit_robust.editors.language.helpers.past import Past, Scaled
 from edit_robust.editors.language.helpers.remembering import RememberingEditor
 
 
@@ -39,9 +41,9 @@ class MemitSeq(RememberingEditor):
         super().__post_init__()
         check_numbers({"mom2_update_weight": self.mom2_update_weight}, {})
 
-    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
-        """lambda C."""
-        return self.mom2_update_weight * moment
+    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+        """Solves with lambda C."""
+        return Past(Scaled(inverse, self.mom2_update_weight), layer, moment.device)
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         past = state.given.pasts[problem.layer.name]

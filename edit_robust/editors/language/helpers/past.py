@@ -53,6 +53,20 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """`scale` times a matrix that has been factored."""
+
+    inverse: Inverse
+    scale: float
+
+    def solve(self, k: Float[Tensor, "d n"]) -> Float[Tensor, "d n"]:
+        return self.inverse.solve(k) / self.scale
+
+    def matrix(self) -> Float[Tensor, "d d"]:
+        return self.scale * self.inverse.matrix()
+
+
+@dataclass(frozen=True)
 class Grown:
     """N = M + K_s K_s^T.
 

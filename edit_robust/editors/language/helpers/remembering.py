@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from edit_robust.tasks.base import Task
 
 @dataclass(frozen=True)
 class GivenPast(Given):
-    """pasts: of every layer, what its solve keeps. inverses: M^-1, the matrix that pasts begin with."""
+    """pasts: of every layer, what its solve keeps."""
 
     pasts: Mapping[str, Past]
 
@@ -33,8 +32,8 @@ class RememberingEditor(LayerEditor):
 
     remembers: ClassVar[bool] = True
 
-    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
-        """M of a layer, from C."""
+    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+        """What the solves of a layer keep, before any edit; inverse: C^-1."""
         raise NotImplementedError
 
     def given(
@@ -45,15 +44,9 @@ class RememberingEditor(LayerEditor):
         task: Task,
         work: Workspace,
     ) -> Any:
-        inverses = {n: Inverse.of(self.kept(c)) for n, c in moments.items()}
-        pasts = {n: Past(inverse, n, inverse.factor.device) for n, inverse in inverses.items()}
-        return GivenPast(groups, inverses, pasts)
+        inverses = {n: Inverse.of(c) for n, c in moments.items()}
+        return GivenPast(groups, inverses, {n: self.past(n, c, inverses[n]) for n, c in moments.items()})
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         past: Past = state.given.pasts[problem.layer.name]
         return past.solve(state.carried, past.coordinates(problem.keys))
-
-
-def ridged(moment: Float[Tensor, "d d"], weight: float, ridge: float) -> Float[Tensor, "d d"]:
-    """weight C + ridge I."""
-    return weight * moment + ridge * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
