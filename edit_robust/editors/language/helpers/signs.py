@@ -31,7 +31,7 @@ def key_signs(
 
 
 def over_layers(layers: Mapping[str, Sequence[Mapping[str, float]]], n: int) -> list[dict[str, float]]:
-    """What an editor tells of n requests, from the signs of each layer by name: `sign@layer`, and as `sign` the worst."""
+    """What an editor tells of n requests, from the signs of each layer by name: `sign@layer`, and the worst."""
     found: list[dict[str, float]] = []
     for place in range(n):
         told = {f"{key}@{name}": one[place][key] for name, one in layers.items() for key in one[place]}
