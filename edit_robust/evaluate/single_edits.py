@@ -16,7 +16,7 @@ def harms(records: pd.DataFrame) -> pd.DataFrame:
     """One row an edit that was made alone: what was told of it (a column a metric), and
 
     perplexity: of the model with it (NaN where it was not measured there).   neighbours: share of its neighbouring
-    facts that this model says by itself.   harm: what it cost, in doublings of perplexity or quarters of the neighbours'
+    facts that it says by itself.   harm: what it cost, in doublings of perplexity or quarters of the neighbours'
     facts, whichever is more.   broke: whether harm is 1 or more; a perplexity that is not finite counts as broken.
     Empty for edits that pile up, or that were not made whole.
     """

@@ -24,8 +24,8 @@ def auc(risk: Float[np.ndarray, " n"], bad: Bool[np.ndarray, " n"], level: float
     """The area under the ROC curve of `risk` (larger: more likely bad); None without a bad or without a good one.
 
     The interval is Newcombe's method 5 (Statistics in Medicine 2006, 25:559): the values whose own standard error,
-    after Hanley and McNeil, leaves the estimate within reach. Other than a bootstrap it does not shrink to nothing where a
-    few bad ones stand above all others. Risks may be infinite, not NaN.
+    after Hanley and McNeil, leaves the estimate within reach. Other than a bootstrap it does not shrink to
+    nothing where a few bad ones stand above all others. Risks may be infinite, not NaN.
     """
     from scipy.stats import mannwhitneyu, norm
 

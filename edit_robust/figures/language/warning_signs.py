@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from edit_robust.core.signs import Sign, known
-from edit_robust.evaluate.statistics.roc import Auc, auc, roc
 from edit_robust.evaluate.single_edits import harms, risks
+from edit_robust.evaluate.statistics.roc import Auc, auc, roc
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.grouping import Group, groups
