@@ -21,6 +21,7 @@ from edit_robust.figures.language import (
     scaling,
     sweep,
     text_shifts,
+    warning_signs,
 )
 from edit_robust.figures.vision import (
     corruptions,
@@ -54,7 +55,7 @@ class Module(Protocol):
 
 #: Every figure, in the order in which pages show them. A new one is a module and its name here.
 ALL: tuple[Module, ...] = (
-    *(scaling, retention, forgetting, distance, edits, interpolation, sweep),
+    *(scaling, retention, forgetting, distance, edits, warning_signs, interpolation, sweep),
     *(downstream, generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
 )

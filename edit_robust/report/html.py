@@ -16,6 +16,7 @@ from edit_robust.report.claims import shown
 from edit_robust.report.glossary import explained
 from edit_robust.report.grid import columns_of, grid, side_by_side
 from edit_robust.report.sentence import verdict
+from edit_robust.report.signs import signs_shown
 from edit_robust.report.status import status_of
 
 TEMPLATE = "report.html.j2"
@@ -44,6 +45,7 @@ def write_report(runs: Sequence[RunData], out: Path) -> Path:
         figures=[inline(module, suited(module, runs)) for module in ALL if applies(module, runs)],
         glossary=explained(column.key for run in runs for column in columns_of(run) if column.value is not None),
         claims=shown(runs),
+        signs=signs_shown(runs),
     )
     path.write_text(page, encoding="utf-8")
     return path
