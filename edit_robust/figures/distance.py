@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from edit_robust.figures import style
+from edit_robust.figures import endings, style
 from edit_robust.figures.frame import RunData, is_sequence, rows, sequences, series
 from edit_robust.figures.grouping import groups
 from edit_robust.figures.layers import short_names
@@ -42,7 +42,9 @@ def draw(runs: Sequence[RunData]) -> Figure:
                 if metric == "drift_per_element":
                     found = [one[one > 0] for one in found]
                 color, dash = look(len(all_groups), group.number, place)
-                style.line(ax, style.combine(found), color, linestyle=dash)
+                style.line(ax, curve := style.combine(found), color, linestyle=dash)
+                if place == 0:
+                    endings.mark(ax, group.runs, curve, color)
         ax.set_title(title)
         if not style.empty(ax):
             style.count_axis(ax, "number of edits in the model")

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from edit_robust.figures import style
+from edit_robust.figures import endings, style
 from edit_robust.figures.frame import RunData, is_sequence, sequences, series
 from edit_robust.figures.grouping import groups
 
@@ -48,7 +48,10 @@ def draw(runs: Sequence[RunData]) -> Figure:
         for group in all_groups:
             for metric, (name, look, _) in zip(metric_names(suffix), LINES, strict=True):
                 found = [series(run, scope="retention", probe="edit", metric=metric) for run in group.runs]
-                style.line(ax, style.combine(found), style.color_of(group.number), True, name == "forgotten", **look)
+                curve, color = style.combine(found), style.color_of(group.number)
+                style.line(ax, curve, color, True, name == "forgotten", **look)
+                if name == "forgotten":
+                    endings.mark(ax, group.runs, curve, color, percent=True)
         ax.set_title(title)
         if not style.empty(ax):
             style.percent_axis(ax)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from edit_robust.figures import style
+from edit_robust.figures import endings, style
 from edit_robust.figures.frame import (
     PROBES,
     RATES,
@@ -90,7 +90,8 @@ def draw_rates(ax: Axes, group: Group, probe: str, metric: str) -> None:
     newest = [trailing_mean(series(r, scope="at-edit", probe=probe, metric=metric), WINDOW) for r in group.runs]
     style.line(ax, style.combine(newest), color, True, False, linewidth=0.9, linestyle=dash, alpha=0.8)
     kept = [series(run, scope="retention", probe=probe, metric=metric) for run in group.runs]
-    style.line(ax, style.combine(kept), color, True, linewidth=2.2, linestyle=dash)
+    style.line(ax, curve := style.combine(kept), color, True, linewidth=2.2, linestyle=dash)
+    endings.mark(ax, group.runs, curve, color, percent=True)
     ends = [series(run, scope="final", probe=probe, metric=metric).iloc[-1:] for run in group.runs]
     end = [(float(one.index[0]), float(one.iloc[0])) for one in ends if len(one)]
     if end:
@@ -111,7 +112,8 @@ def draw_perplexity(ax: Axes, all_groups: Sequence[Group], x: str) -> None:
     for group in all_groups:
         found = [perplexity(run, x) for run in group.runs]
         color, dash = style.color_of(group.number), style.dash_of(group.number)
-        style.line(ax, style.combine(found, log=True), color, linestyle=dash)
+        style.line(ax, curve := style.combine(found, log=True), color, linestyle=dash)
+        endings.mark(ax, group.runs, curve, color)
     style.log_axis(ax)
     nothing = style.empty(ax)
     befores = [] if nothing else [first(group, x) for group in all_groups]

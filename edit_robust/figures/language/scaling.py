@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from edit_robust.figures import style
+from edit_robust.figures import endings, style
 from edit_robust.figures.frame import (
     PROBES,
     RATES,
@@ -75,6 +75,7 @@ def draw_group(ax: style.Axes, group: Group, probe: str, metric: str) -> int:
     for window, width, opacity in zip(WINDOWS, (0.8, 2.2), (0.55, 1.0), strict=True):
         curve = style.combine(trailing_mean(one, window) for one in found)
         style.line(ax, curve, color, True, window == WINDOWS[-1], linewidth=width, alpha=opacity, linestyle=dash)
+    endings.mark(ax, group.runs, curve, color, percent=True)
     return max((int(one.index.max()) for one in found if len(one)), default=0)
 
 
