@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from edit_robust.tasks.base import Probes
     from edit_robust.trajectories import Point
 
-PROBES = {"edit": "edit", "paraphrase": "rewordings", "neighbourhood": "neighbouring questions"}
+PROBES = {"edit": "the edit", "paraphrase": "rewordings", "neighbourhood": "neighbours"}
 #: Metric, the summary's key, the protocol in words, heading.
 NUMBERS = (
-    ("exact_generated", "generated_exact", "{}: generated to its end, exact match", "generated"),
-    ("contains_generated", "generated_contains", "{}: generated to its end, answer in it", ""),
-    ("accuracy_teacher_forced", "teacher_forced", "{}: the same, argmax under teacher forcing", "forced"),
+    ("exact_generated", "generated_exact", "{} generated freely, exact", "generated"),
+    ("contains_generated", "generated_contains", "{} generated freely, answer in it", ""),
+    ("accuracy_teacher_forced", "teacher_forced", "{} teacher forced, argmax", "forced"),
 )
 #: Metrics of the generated text that only the summary holds.
 ASIDE = ("tokens_generated", "empty_generated", "unended_generated")
@@ -129,7 +129,7 @@ class FreeGeneration(Measure):
             for metric, key, label, short in NUMBERS:
                 for prefix, value in at_moments(results.records, probe, metric).items():
                     heading = short if short and not prefix and not end else ""
-                    text = label.format("the edit's question" if probe == "edit" else name)
+                    text = label.format(name)
                     out.append(
                         Column(f"{prefix}{key}{end}", 100 * value, text, words[prefix], "percent", short=heading)
                     )

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 PROBE = "generation"
 #: Metric without its mode, the summary's key, what it is in words, heading, whether it is a share.
 NUMBERS = (
-    ("entropy", "GE", "n-gram entropy of {} text (GE, bits)", "GE", False),
-    ("reference_score", "RS", "{} text against texts about the new answer (RS)", "RS", True),
-    ("perplexity_unedited", "generated_perplexity", "perplexity of {} text under the unedited model", "", False),
+    ("entropy", "GE", "entropy of {} text (GE, bits)", "GE", False),
+    ("reference_score", "RS", "{} text: like the new answer's (RS)", "RS", True),
+    ("perplexity_unedited", "generated_perplexity", "{} text as the unedited model reads it", "", False),
     ("tokens", "generated_tokens", "", "", False),
     ("empty", "generated_empty", "{} texts that are empty", "", True),
 )

@@ -95,8 +95,8 @@ class Kl(Measure):
         text = results.records[(results.records.scope == "model") & (results.records.step > 0)]
         out = []
         for metric, key, label, unit, scale in (
-            ("kl", "kl", "KL of plain text from the unedited model (nats per token)", "number", 1.0),
-            ("same_argmax", "same_argmax_pct", "plain text: next tokens that stayed the likeliest", "percent", 100.0),
+            ("kl", "kl", "KL on plain text (nats per token)", "number", 1.0),
+            ("same_argmax", "same_argmax_pct", "next words of plain text kept (argmax)", "percent", 100.0),
         ):
             found = text[text.metric == metric].value
             if len(found):

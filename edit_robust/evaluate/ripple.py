@@ -19,18 +19,8 @@ if TYPE_CHECKING:
     from edit_robust.trajectories import Point
 
 PREFIX = "ripple-"
-#: Kind -> what it asks, in words; other kinds go by their own name.
-KINDS = {
-    "logical-generalisation": "what follows from the edit",
-    "reasoning": "one step further",
-    "reversal": "from the answer back to the subject",
-    "alias": "the subject by another name",
-    "prefix": "behind a long prefix",
-    "negation": "the old answer after 'not'",
-    "same-subject": "other facts about the subject kept",
-}
 #: Metric -> end of its key, and the protocol in words.
-PROTOCOLS = {"success": ("", "by preference"), "accuracy": ("_acc", "argmax, teacher forced")}
+PROTOCOLS = {"success": ("", "preference"), "accuracy": ("_acc", "argmax, teacher forced")}
 
 
 class Ripple(Measure):
@@ -86,7 +76,7 @@ class Ripple(Measure):
         for probe in sorted(known):
             kind = str(probe).removeprefix(PREFIX)
             for metric, (end, protocol) in PROTOCOLS.items():
-                label = f"{KINDS.get(kind, kind)} ({kind}, {protocol})"
+                label = f"ripple, {kind.replace('-', ' ')} ({protocol})"
                 for prefix, value in at_moments(records, probe, metric).items():
                     key = f"{prefix}ripple_{kind.replace('-', '_')}{end}"
                     out.append(Column(key, 100 * value, label, words[prefix], "percent", brief=not end))

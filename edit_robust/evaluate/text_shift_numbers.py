@@ -19,16 +19,16 @@ from edit_robust.evaluate.statistics import penalties
 from edit_robust.evaluate.statistics.paired import bootstrap_mean
 
 #: Metric of the records -> end of the keys, and the protocol in words.
-PROTOCOLS = {"accuracy": ("", "argmax"), "success": ("_success", "by preference")}
+PROTOCOLS = {"accuracy": ("", "argmax"), "success": ("_success", "preference")}
 #: Probe of the records -> what it is in the paper's equations.
 TASKS = {"edit": "edit", "neighbourhood": "original"}
 #: Scope -> prefix of its keys, and what to call it.
 SCOPES = {"at-edit": ("", "right after its edit"), "final": ("final_", END)}
 EQ1, EQ2 = "original_ood_penalty", "editing_ood_penalty"
 LABELS = {
-    EQ1: "neighbouring facts under shifts of text (eq. 1, {})",
-    EQ2: "the edit's question under shifts of text (eq. 2, {})",
-    "paraphrase_ood_penalty": "its rewordings under shifts of text (eq. 2, {})",
+    EQ1: "neighbours, text shifted (eq. 1, {})",
+    EQ2: "the edit, text shifted (eq. 2, {})",
+    "paraphrase_ood_penalty": "rewordings, text shifted (eq. 2, {})",
 }
 
 
@@ -115,7 +115,8 @@ def _parts(rows: pd.DataFrame, key: str, end: str, protocol: str) -> Iterator[Co
     for severity, some in rows.groupby("severity"):
         yield Column(f"{key}{end}_{severity}", _mean(some)[0])
     for shift, some in rows.groupby("shift"):
-        label = f"... {str(shift).replace('-', ' ')} ({'eq. 1' if key == EQ1 else 'eq. 2'}, {protocol})"
+        whose = "neighbours" if key == EQ1 else "the edit"
+        label = f"... {whose}, {str(shift).replace('-', ' ')} ({protocol})"
         shown = "" if key not in (EQ1, EQ2) else label
         name = f"{key}{end}_{str(shift).replace('-', '_')}"
         yield Column(name, _mean(some)[0], shown, "right after its edit", "difference", brief=False)
