@@ -49,11 +49,13 @@ def cost(summary: Summary, config: Config) -> str:
 
 
 def corrupted(summary: Summary, config: Config) -> str:
-    """Both penalties in one clause."""
+    """Both penalties in one clause; where neighbouring questions were answered, the shifts were of text."""
+    asked = finite(summary, "edit_accuracy") is None and finite(summary, "unedited_NS_acc") is not None
+    task, kind, of = ("neighbours", "shift", " of text") if asked else ("the original task", "corruption", "")
     first, second = finite(summary, "original_ood_penalty"), finite(summary, "editing_ood_penalty")
     clauses = []
     if first is not None:
-        clauses.append(f"the original task {moved(first)} (eq. 1: {difference(first)})")
+        clauses.append(f"{task} {moved(first)} (eq. 1: {difference(first)})")
     if second is not None:
         own = finite(summary, "unedited_editing_ood_penalty")
         beside = "" if own is None else f"; the unedited model's own drop there is {abs(own):.3f}"
@@ -61,7 +63,7 @@ def corrupted(summary: Summary, config: Config) -> str:
             beside = f"; the unedited model itself gains {own:.3f} there"
         clauses.append(f"the edit {moved(second)} (eq. 2: {difference(second)}{beside})")
     n = finite(summary, "n_variants")
-    what = f"under {n:,.0f} {'corruption' if n == 1 else 'corruptions'}" if n else "under corruptions"
+    what = f"under {n:,.0f} {kind}{'' if n == 1 else 's'}{of}" if n else f"under {kind}s{of}"
     return f"{what} {' and '.join(clauses)}" if clauses else ""
 
 

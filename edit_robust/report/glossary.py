@@ -67,6 +67,39 @@ LANGUAGE: tuple[Entry, ...] = (
         "Division factor",
         "Rank-one editors divide the change by this number. When it comes close to zero, a single edit becomes huge.",
     ),
+    (
+        ("generated_exact", "final_generated_exact"),
+        "Generated freely, and teacher forced",
+        "The edit's question answered in two ways. Generated: the model writes until it ends by itself, and the text "
+        "must be the answer and nothing else (without case, punctuation and articles). Teacher forced: the model is "
+        "shown the answer's first tokens and where it ends, and each token must be its first choice; most published "
+        "numbers are of this kind, and they are higher.",
+    ),
+    (
+        ("GE_sampled", "GE_greedy", "final_GE_sampled", "final_GE_greedy"),
+        "GE: entropy of text",
+        "Bits of the two- and three-word sequences in text that the model writes about the edit's subject; it falls "
+        "when the model repeats itself. Sampled and greedy text are never compared with each other.",
+    ),
+    (
+        ("RS_sampled", "RS_greedy", "final_RS_sampled", "final_RS_greedy"),
+        "RS: likeness to texts about the new answer",
+        "TF-IDF cosine between what the model writes about the subject and texts about things for which the new "
+        "answer is true. It rises when the model writes as if the edit were true.",
+    ),
+    (
+        ("kl",),
+        "KL on plain text",
+        "How far the predictions on ordinary text have moved from the unedited model's, per token; 0 is not at all.",
+    ),
+    (
+        ("ripple_alias", "ripple_negation", "ripple_prefix", "ripple_reasoning", "ripple_reversal"),
+        "Ripple: what follows from an edit",
+        "Questions that the requests bring beyond the edit's own: the subject by another name (alias), one step "
+        "further (reasoning), from the answer back (reversal), after 'not' (negation: the old answer is right), behind "
+        "fifty words (prefix), other facts about the subject (same subject: they should stay). Preference: the right "
+        "answer is likelier than another one; argmax: it is the model's first choice.",
+    ),
 )
 IMAGES: tuple[Entry, ...] = (
     (
@@ -84,15 +117,16 @@ IMAGES: tuple[Entry, ...] = (
     (
         ("original_ood_penalty",),
         "Original task under corruptions (eq. 1)",
-        "Accuracy of the edited model less that of the unedited one, on the same corrupted images; the mean over "
-        "all corruptions and severities. A fraction: -0.012 is a loss of 1.2 points in a hundred; 0 is no loss.",
+        "Accuracy of the edited model less that of the unedited one, on the same corrupted images (of a language "
+        "model: on neighbouring questions under the same shifts of text); the mean over all corruptions and "
+        "severities. A fraction: -0.012 is a loss of 1.2 points in a hundred; 0 is no loss.",
     ),
     (
         ("editing_ood_penalty", "unedited_editing_ood_penalty"),
         "Edit under corruptions (eq. 2)",
-        "Accuracy on the edit's corrupted images less that on the clean ones, of the same edited model. The "
-        "unedited model has such a drop of its own, shown beside it; only what goes beyond is the edit's own "
-        "brittleness.",
+        "Accuracy on the edit's corrupted images (or shifted questions) less that on the clean ones, of the same "
+        "edited model. The unedited model has such a drop of its own, shown beside it; only what goes beyond is the "
+        "edit's own brittleness.",
     ),
     (
         ("matched_alpha", "constrained_alpha"),

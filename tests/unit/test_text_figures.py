@@ -11,6 +11,8 @@ import pytest
 from edit_robust.figures import ALL, RunData, applies, draw_all
 from edit_robust.figures.frame import COLUMNS
 from edit_robust.figures.language import generation, ripple, text_shifts
+from edit_robust.report.glossary import explained
+from edit_robust.report.sentence import verdict
 
 
 def run(rows: list[dict], editor: str = "rome") -> RunData:
@@ -98,3 +100,20 @@ def test_each_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     paths = draw_all([shifted()], tmp_path, formats=("png",))
     assert "text-shifts.png" in {p.name for p in paths}
     assert not {"editing-penalty.png", "corruptions.png"} & {p.name for p in paths}, "those are about images"
+
+
+def test_the_sentence_says_what_was_shifted() -> None:
+    penalties = {"original_ood_penalty": -0.02, "editing_ood_penalty": -0.3, "n_variants": 5}
+    text = verdict({"unedited_NS_acc": 90.0, **penalties}, {})
+    assert text.startswith(
+        "Under 5 shifts of text neighbours lost 2 points (eq. 1: -0.020) and the edit lost 30 points"
+    )
+    assert "under 1 shift of text" in verdict({"ES": 90.0, "unedited_NS_acc": 90.0, **penalties, "n_variants": 1}, {})
+    images = verdict({"edit_accuracy": 0.5, "unedited_NS_acc": 90.0, **penalties}, {})
+    assert "under 5 corruptions the original task lost" in images
+
+
+def test_what_the_new_numbers_mean_is_explained() -> None:
+    found = dict(explained(["GE_sampled", "RS_greedy", "generated_exact", "kl", "ripple_alias", "editing_ood_penalty"]))
+    assert len(found) == 6 and any("teacher forced" in title for title in found)
+    assert any("shifted questions" in text for text in found.values())
