@@ -78,6 +78,19 @@ def test_both_vectors_stay_in_their_balls(bench: Bench) -> None:
     assert all(i["attention_value_norm"] > 0 and i["value_norm"] > 0 for i in infos)
 
 
+def test_values_of_a_fixed_norm(gpt2: Bench) -> None:
+    """`norm_rescale: nas`: PMET's value is the MLP's own output, so that z itself has the norm m."""
+    editor = editor_of(gpt2, "pmet")
+    state = gpt2.start(editor)
+    free, _ = editor.targets(gpt2.model, gpt2.requests[:2], state)
+    m = 0.8 * float(free.norm(dim=1).min())
+    held = replace(state, given=replace(state.given, mean_norm=m))
+    targets, infos = editor.targets(gpt2.model, gpt2.requests[:2], held)
+    assert targets.norm(dim=1).tolist() == pytest.approx([m, m], rel=1e-5)
+    assert relative(targets / m, free / free.norm(dim=1, keepdim=True)) < 1e-5
+    assert [i["output_norm"] for i in infos] == pytest.approx(free.norm(dim=1).tolist(), rel=1e-4)
+
+
 def test_pmet_without_the_bare_prompt(gpt2: Bench) -> None:
     """Templates without "{}": the bare prompt lends its outputs and takes no part in the loss."""
     editor = editor_of(gpt2, "pmet")

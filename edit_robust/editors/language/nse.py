@@ -25,8 +25,11 @@ from edit_robust.core.editable import Snapshot
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import Groups
-from edit_robust.editors.language.helpers.family import LayerProblem, mean_keys
+from edit_robust.editors.language.helpers.family import LayerProblem, bare_and_mean_keys
+from edit_robust.editors.language.helpers.moments import Inverse
+from edit_robust.editors.language.helpers.past import Past, Scaled
 from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
+from edit_robust.editors.language.helpers.signs import key_signs, over_layers
 from edit_robust.editors.language.helpers.values import subject_rows
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
@@ -68,9 +71,9 @@ class Nse(RememberingEditor):
         if self.max_iterations < 2:
             raise UserError(f"editor.max_iterations={self.max_iterations} must be at least 2: the last one only looks")
 
-    def kept(self, moment: Float[Tensor, "d_in d_in"]) -> Float[Tensor, "d_in d_in"]:
-        """lambda C."""
-        return self.mom2_update_weight * moment
+    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+        """Solves with lambda C."""
+        return Past(Scaled(inverse, self.mom2_update_weight), layer, moment.device)
 
     def given(
         self,
@@ -128,15 +131,16 @@ class Nse(RememberingEditor):
                 if not Delta(climb.terms).finite():
                     break
                 distance = self._distance(model, requests, targets, state)
-            carry = {n: mean_keys(model, n, requests, state.given.groups) for n in state.layers}
+            read = {n: bare_and_mean_keys(model, n, requests, state.given.groups) for n in state.layers}
         terms = {n: _joined(parts, model.matrix(n)) for n, parts in written.items()}
         delta = Delta(terms, base)
-        told = {"delta_norm": delta.norm()}
-        info = [
-            {**known, **told, "value_distance": float(before[i]), "passes": float(passes[i])}
-            for i, known in enumerate(infos)
+        signs = over_layers({n: key_signs(*k, state.given.inverses[n]) for n, k in read.items()}, len(requests))
+        norm = delta.norm()
+        told = [
+            {"delta_norm": norm, "value_distance": float(before[i]), "passes": float(n)} for i, n in enumerate(passes)
         ]
-        return refuse_nonfinite(Edit(delta, info, carry))
+        info = [{**a, **b, **c} for a, b, c in zip(infos, signs, told, strict=True)]
+        return refuse_nonfinite(Edit(delta, info, {n: mean for n, (_, mean) in read.items()}))
 
     def _distance(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
