@@ -179,7 +179,8 @@ def inflections(records: pd.DataFrame) -> dict[str, Inflection]:
 def neighbours_lost(records: pd.DataFrame, checks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(edits, share, of how many requests): facts about the newest edits' neighbours that the model does not say.
 
-    The edits between two checks are taken together. The first value is that of the unedited model.
+    The edits between two checks are taken together. The unedited model is left out: an edit costs its own neighbours
+    something from the first one on, without the model being broken.
     """
     asked = _series(records, "at-edit", "neighbourhood", "accuracy")
     if asked.empty or not len(checks):
@@ -191,11 +192,7 @@ def neighbours_lost(records: pd.DataFrame, checks: np.ndarray) -> tuple[np.ndarr
     lost = np.bincount(block[inside], weights=weights * (1 - _values(asked)[inside]), minlength=len(checks))
     full = size > 0
     x, y, n = checks[full], lost[full] / size[full], size[full]
-    before = _series(records, "unedited", "neighbourhood", "accuracy")
-    if before.empty:
-        return x, y, n
-    first = before.iloc[0]
-    return np.r_[0.0, x], np.r_[1 - float(first.value), y], np.r_[float(first.n), n]
+    return x, y, n
 
 
 def first_lost(records: pd.DataFrame, broke: Inflection) -> int | None:

@@ -73,9 +73,15 @@ def prevented(summary: Summary) -> list[str]:
 
 
 def _would(options: list[str], command: str) -> str:
-    plain = command.startswith("edit-robust run") and "," not in command and " -m" not in command
-    lead = f"{command} " if plain else ""
-    return " or ".join(f"`{lead}{option}`" for option in options)
+    """The options, behind the command that made the run where it made this one alone."""
+    words = command.split()
+    plain = words[:2] == ["edit-robust", "run"] and "," not in command and not {"-m", "--multirun"} & set(words)
+    whole = []
+    for option in options:
+        key = option.strip("'").partition("=")[0]
+        kept = [w for w in words if w.partition("=")[0] != key] if plain else []
+        whole.append(" ".join([*kept, option]))
+    return " or ".join(f"`{one}`" for one in whole)
 
 
 def _caught(summary: Summary) -> str:
