@@ -112,6 +112,10 @@ class Mend:
         )
         if lr_lr is not None and lr_lr <= 0:
             raise UserError(f"editor.lr_lr={lr_lr} must be above 0, or null for editor.lr")
+        if max_iterations <= accumulation:
+            raise UserError(
+                f"editor.max_iterations={max_iterations} is too few for one step of {accumulation} and one more"
+            )
         self.name, self.layers, self.hypernetwork, self.mode, self.order = name, layers, hypernetwork, mode, order
         self.recipe = Recipe(
             rank=rank,

@@ -25,10 +25,6 @@ class Factors:
     n: int
     loss: float
 
-    @property
-    def nbytes(self) -> int:
-        return sum(x.nbytes for t in self.tokens.values() for x in (t.u, t.delta))
-
 
 def edit_texts(model: CausalLM, requests: Sequence[Request]) -> list[Text]:
     """Prompt, space, target of each request. UserError for an empty target."""

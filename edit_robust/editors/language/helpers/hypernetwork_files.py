@@ -136,7 +136,7 @@ def _shape_of(tensors: Mapping[str, Tensor], prefix: str, what: str) -> Shape:
 
 def _network(tensors: Mapping[str, Tensor], prefix: str, rows: int, what: str) -> ShapeNetwork:
     own = {n.removeprefix(f"{prefix}/"): t.float() for n, t in tensors.items() if n.startswith(f"{prefix}/layers.")}
-    depth = len(own) // len(PARTS)
+    depth = -(-len(own) // len(PARTS))
     missing = [n for i in range(max(depth, 1)) for part in PARTS if (n := f"layers.{i}.{part}") not in own]
     if missing:
         raise UserError(f"{what} is no hypernetwork: it lacks {prefix}/{missing[0]}")

@@ -155,7 +155,7 @@ def train(training: Training, plan: Plan, work: Workspace, partial: Path) -> dic
 
     -> tensors of the network with the lowest validation loss. Raises UserError where there is none.
     """
-    recipe = plan.recipe
+    recipe, validated = plan.recipe, -1
     progress = _read_state(partial, training) if partial.exists() else Progress()
     pace = Pace.for_bytes(2 * sum(t.nbytes for t in training.state().values()), at_least=AT_LEAST)
     written = time.monotonic()
@@ -173,11 +173,12 @@ def train(training: Training, plan: Plan, work: Workspace, partial: Path) -> dic
             advance(end - before)
             if end // recipe.validate_every > before // recipe.validate_every:
                 _validate(training, plan, progress)
+                validated = end
             if pace.due(time.monotonic() - written):
                 with pace.writing():
                     _write_state(partial, training, progress)
                 written = time.monotonic()
-        if progress.done % recipe.validate_every:
+        if validated != progress.done:
             _validate(training, plan, progress)
     if training.skipped:
         log.warning("%d iterations of MEND's training were left out: their gradient was not finite", training.skipped)

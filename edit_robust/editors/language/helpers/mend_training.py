@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from edit_robust.editors.language.helpers.edited_passes import Change, EditedPasses, Store
-from edit_robust.editors.language.helpers.factors import Factors, Text, factors_of, together
+from edit_robust.editors.language.helpers.factors import Text, factors_of, together
 from edit_robust.editors.language.helpers.hypernetwork import Hypernetwork, Shape, ShapeNetwork, Statistics, Tokens
 from edit_robust.editors.language.helpers.reproducible import reproducible
 from edit_robust.models.language.causal_lm import CausalLM
@@ -93,8 +93,7 @@ class Training:
             for shape, net in found.networks.items()
         }
         self.hypernetwork = replace(found, networks=networks, rates=_leaf(found.rates))
-        self.store = Store(model.cache_gb)
-        self.passes = EditedPasses(model, hypernetwork.targets, self.store)
+        self.passes = EditedPasses(model, hypernetwork.targets, Store(model.cache_gb))
         own = [p for net in networks.values() for p in net.parameters.values()]
         groups = [{"params": own, "lr": recipe.lr}, {"params": [self.hypernetwork.rates], "lr": recipe.lr_lr}]
         self.optimiser = torch.optim.Adam(groups, foreach=False)
@@ -109,7 +108,7 @@ class Training:
 
     def accumulate(self, iterations: Sequence[Iteration]) -> Losses:
         """Add the gradients of some iterations, and let the statistics follow what they see."""
-        edits = [self._seen(i.edits) for i in iterations]
+        edits = self._seen(iterations)
         statistics, after = self.hypernetwork.follow(edits, self.hypernetwork.statistics)
         found = []
         with reproducible(self.model.device):
@@ -135,7 +134,7 @@ class Training:
         found = []
         for part in self._parts(iterations):
             some = [iterations[i] for i in part]
-            changes = self._changes([self._seen(i.edits) for i in some], None)
+            changes = self._changes(self._seen(some), None)
             found.append(self._losses(some, changes))
         return Losses(torch.cat([f.edit for f in found]), torch.cat([f.locality for f in found]))
 
@@ -172,15 +171,11 @@ class Training:
         others = [self.material.locality[k] for i in some for k in i.locality]
         return Losses(self.passes.nll(texts, changes), self.passes.divergence(others, changes))
 
-    def _seen(self, edits: tuple[int, ...]) -> dict[str, Tokens]:
-        """What an edit of these requests sees at the unedited weights; each request's part is kept."""
-
-        def make(i: int) -> Factors:
-            return factors_of(self.model, [self.material.edits[i]], self.hypernetwork.targets)[0]
-
-        return together(
-            [self.store.get(("factors", i), lambda i=i: make(i), lambda made: made.nbytes) for i in edits]  # type: ignore[misc]
-        )
+    def _seen(self, iterations: Sequence[Iteration]) -> list[dict[str, Tokens]]:
+        """What each iteration's edit sees at the unedited weights, from one backward pass for all of them."""
+        texts = [self.material.edits[e] for i in iterations for e in i.edits]
+        found = iter(factors_of(self.model, texts, self.hypernetwork.targets))
+        return [together([next(found) for _ in i.edits]) for i in iterations]
 
     def _parts(self, iterations: Sequence[Iteration]) -> list[list[int]]:
         """Indices of iterations, in parts whose padded texts fit into a batch of the model."""
