@@ -22,51 +22,31 @@ import tokenizers
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import save_file
+from fact_gpt_net import Gpt
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from edit_robust.tasks.worlds.facts.world import Fact, FactWorld
+from edit_robust.tasks.worlds.facts.world import CLAIM_SHARE, VERDICTS, Fact, FactWorld, Question
 
 EOS = "<|endoftext|>"
+# Rows that open with a fact about a single-token subject.
+FIRST_SHARE = 0.12
 ASSETS = Path(__file__).resolve().parents[1] / "edit_robust" / "assets" / "fact-gpt"
-
-# Editing settings that suit the shipped model; docs/fact-world.md says how they were found and what they reach.
-PRESETS = {
-    "rome": {
-        "layer": 0,
-        "lr": 0.5,
-        "steps": 20,
-        "clamp": 4.0,
-        "kl": 0.0625,
-        "weight_decay": 0.5,
-        "contexts": 21,
-    },
-    "memit": {
-        "layers": [0, 1],
-        "lr": 0.5,
-        "steps": 20,
-        "clamp": 4.0,
-        "kl": 0.0625,
-        "weight_decay": 0.5,
-        "lambda": 1000,
-    },
-    "ftc": {"layer": 0, "objective": "prompt_last", "lr": 5e-4, "steps": 25, "eps": 0.002},
-    "second_moment": {"documents": 500, "tokens": 16178, "seed": 0},
-}
 
 
 def arguments() -> argparse.Namespace:
     """The settings of one training run; the defaults are those of the shipped model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training")
+    parser.add_argument("--world-seed", type=int, default=0)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--inner", type=int, default=3072)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--stage", type=int, default=250, help="steps on 5 %%, then again on 25 %% of the subjects")
     parser.add_argument("--rows", type=int, default=12, help="rows per step")
     parser.add_argument("--row-length", type=int, default=64, help="tokens per row")
@@ -76,6 +56,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fact-layers", type=int, default=2, help="this many layers look facts up")
     parser.add_argument("--restrict", type=float, default=0.85, help="share of rows whose MLPs see names only")
     parser.add_argument("--restrict-late", type=float, default=0.5, help="the same for the last 30 %% of the steps")
+    parser.add_argument("--start", type=Path, help="folder of a fact-gpt of the same sizes whose training goes on")
+    parser.add_argument("--sink", type=float, default=6.0, help="norm of the first position's fixed vector; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -104,7 +86,7 @@ def train_tokenizer(world: FactWorld) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
-    wanted = [f" {o}" for r in world.relations for o in r.objects]
+    wanted = [f" {o}" for r in world.relations for o in r.objects] + [f" {v}" for v in VERDICTS] + ["Claim", " Claim"]
     wanted += [form for s in world.single_token_subjects() for form in (s, f" {s}")]
     split = [w for w in wanted if len(tokenizer.encode(w).ids) != 1]
     if split:
@@ -112,87 +94,32 @@ def train_tokenizer(world: FactWorld) -> Tokenizer:
     return tokenizer
 
 
-class Block(nn.Module):
-    """A pre-norm GPT-2 block; x is [rows, length, width]."""
-
-    def __init__(self, width: int, inner: int, heads: int, layers: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.c_attn, self.attn_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.c_fc, self.mlp_out = nn.Linear(width, inner), nn.Linear(inner, width)
-        for linear in (self.c_attn, self.attn_out, self.c_fc, self.mlp_out):
-            # Unit-variance pre-activations: the inner units start as distinct random features of their input.
-            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
-            nn.init.zeros_(linear.bias)
-        for linear in (self.attn_out, self.mlp_out):
-            linear.weight.data /= math.sqrt(2 * layers)
-
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The block's output; the MLP works at the positions `kept` [rows, length] (default: everywhere)."""
-        rows, length, width = x.shape
-        qkv = self.c_attn(self.ln_1(x)).view(rows, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.attn_out(mixed.transpose(1, 2).reshape(rows, length, width))
-        if kept is None:
-            return x + self.mlp(x)
-        flat, where = x.reshape(-1, width), kept.reshape(-1).nonzero()[:, 0]
-        return flat.index_add(0, where, self.mlp(flat[where])).view(rows, length, width)
-
-    def mlp(self, x: Tensor) -> Tensor:
-        return self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
+def share_right(model: nn.Module, tokenizer: Tokenizer, questions: list[Question]) -> float:
+    """Share of questions whose right option is the likeliest of its options."""
+    right = 0
+    with torch.no_grad():
+        for question in questions:
+            logits = model(torch.tensor([tokenizer.encode(question.prompt).ids]))
+            last = getattr(logits, "logits", logits)[0, -1]
+            options = last[[tokenizer.token_to_id("Ġ" + o) for o in question.options]]
+            right += question.options[int(options.argmax())] == question.target
+    return right / len(questions)
 
 
-class Gpt(nn.Module):
-    """GPT-2 with fused kernels, for training only; `state` gives it back under Hugging Face's names."""
-
-    def __init__(self, vocabulary: int, args: argparse.Namespace) -> None:
-        super().__init__()
-        self.wte, self.wpe = nn.Embedding(vocabulary, args.width), nn.Embedding(args.positions, args.width)
-        nn.init.normal_(self.wte.weight, std=0.08)
-        nn.init.normal_(self.wpe.weight, std=0.02)
-        blocks = (Block(args.width, args.inner, args.heads, args.layers) for _ in range(args.layers))
-        self.blocks = nn.ModuleList(blocks)
-        self.ln_f = nn.LayerNorm(args.width)
-
-    def forward(self, ids: Tensor, positions: Tensor | None = None, kept: list[Tensor] | None = None) -> Tensor:
-        """Logits [rows, length, vocabulary]; `kept` says for each layer where its MLP works."""
-        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]) if positions is None else positions)
-        for i, block in enumerate(self.blocks):
-            x = block(x, None if kept is None else kept[i])
-        return self.ln_f(x) @ self.wte.weight.T
-
-    def state(self) -> dict[str, Tensor]:
-        """Weights under the names of GPT2LMHeadModel; its Conv1D stores [in, out], nn.Linear [out, in]."""
-        out = {"wte.weight": self.wte.weight, "wpe.weight": self.wpe.weight}
-        out |= {"ln_f.weight": self.ln_f.weight, "ln_f.bias": self.ln_f.bias}
-        names = {
-            "c_attn": "attn.c_attn",
-            "attn_out": "attn.c_proj",
-            "c_fc": "mlp.c_fc",
-            "mlp_out": "mlp.c_proj",
-        }
-        for i, block in enumerate(self.blocks):
-            for norm in ("ln_1", "ln_2"):
-                layer = getattr(block, norm)
-                out |= {f"h.{i}.{norm}.weight": layer.weight, f"h.{i}.{norm}.bias": layer.bias}
-            for ours, theirs in names.items():
-                linear = getattr(block, ours)
-                out |= {f"h.{i}.{theirs}.weight": linear.weight.T, f"h.{i}.{theirs}.bias": linear.bias}
-        return {f"transformer.{k}": v.detach().to(torch.float16).contiguous() for k, v in out.items()}
-
-
-def rows_of(documents: list[str], tokenizer: Tokenizer, length: int, rng: random.Random) -> np.ndarray:
+def rows_of(
+    documents: list[str], first: list[str], tokenizer: Tokenizer, length: int, rng: random.Random
+) -> np.ndarray:
     """Documents packed into [n, length] token ids.
 
     Every row opens with a document, half of the rows with the separator before it: prompts come without a
-    separator, and contexts are sampled after one.
+    separator, and contexts are sampled after one. A share of the rows opens with a sentence of `first` instead.
     """
     eos: int = tokenizer.token_to_id(EOS)  # type: ignore[assignment]
     rows: list[list[int]] = []
     row: list[int] = []
     for encoding in tokenizer.encode_batch(documents):
+        if not row and rng.random() < FIRST_SHARE:
+            row = list(tokenizer.encode(rng.choice(first)).ids)
         if row or rng.random() < 0.5:
             row.append(eos)
         row += encoding.ids
@@ -224,6 +151,16 @@ def recall(model: nn.Module, world: FactWorld, tokenizer: Tokenizer, held_out: b
     return right / len(pairs)
 
 
+def opening(world: FactWorld) -> list[str]:
+    """Facts about single-token subjects that open with them.
+
+    In documents they hardly ever stand at the first position, where the sink makes a token hard to read.
+    """
+    facts = [f for f in world.facts if f.single_token]
+    prompts = [(world.prompt(f, t), f) for f in facts for t in f.trained]
+    return [f"{prompt} {f.object}." for prompt, f in prompts if prompt.startswith(f.subject)]
+
+
 def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace, rng: random.Random) -> Tensor:
     """All rows of the run, in order: [steps * rows, row_length] token ids.
 
@@ -236,8 +173,8 @@ def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespa
         facts = tuple(f for f in world.facts if f.subject in chosen)
         n = steps * args.rows
         # About 32 tokens a document, and a row loses the tail of its last one: some more than n rows need.
-        documents = world.documents(seed, 64 + n * args.row_length // 25, facts)
-        rows = rows_of(documents, tokenizer, args.row_length, rng)
+        documents = world.documents(seed, 64 + n * args.row_length // 25, facts, claims=CLAIM_SHARE)
+        rows = rows_of(documents, opening(world), tokenizer, args.row_length, rng)
         if len(rows) < n:
             raise ValueError(f"{len(documents)} documents fill {len(rows)} rows, {n} are needed")
         packed.append(rows[:n])
@@ -248,11 +185,19 @@ def token_sets(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace)
     """Over the vocabulary: the loss weight of each token, and whether it is part of an invented name."""
     weight = torch.ones(tokenizer.get_vocab_size())
     named = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
-    weight[[tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects]] = args.object_weight
-    for subject in world.subjects:
+    answers = [o for r in world.relations for o in r.objects] + list(VERDICTS)
+    weight[[tokenizer.token_to_id("Ġ" + o) for o in answers]] = args.object_weight
+    for subject in world.subjects + world.reserved:
         name = subject.split()[-1]
         named[tokenizer.encode(f" {name}").ids + tokenizer.encode(name).ids] = True
     return weight, named
+
+
+def in_claims(ids: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """Which of the token ids [rows, length] state a claim, its question mark included."""
+    begins = torch.isin(ids, torch.tensor([tokenizer.token_to_id(t) for t in ("Claim", "ĠClaim")]))
+    ends = torch.isin(ids, torch.tensor([tokenizer.token_to_id("?")]))
+    return (begins.cumsum(1) > ends.cumsum(1)) & ~begins | ends
 
 
 def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
@@ -262,6 +207,27 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
         {"params": [p for p in model.parameters() if p.ndim != 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+
+
+def start_from(model: Gpt, tokenizer: Tokenizer, folder: Path) -> None:
+    """Give `model` the weights in `folder`, those of tokens by their text: tokens that are new there stay as drawn."""
+    known = load_file(folder / "model.safetensors")
+    theirs = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    with torch.no_grad():
+        for name, weight in model.state().items():
+            if name == "transformer.wte.weight":
+                for token, i in tokenizer.get_vocab().items():
+                    if token in theirs:
+                        model.wte.weight[i] = known[name][theirs[token]].float()
+            else:
+                # `state` gives views of the parameters, so this writes into them.
+                weight.copy_(known[name])
+
+
+def sink_of(args: argparse.Namespace) -> Tensor:
+    """The first position's vector [width]: a random direction of norm `sink`, fixed through training."""
+    direction = torch.randn(args.width, generator=torch.Generator().manual_seed(args.seed))
+    return args.sink * direction / direction.norm()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> None:
@@ -277,8 +243,15 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
     rng = random.Random(args.seed)
     torch.manual_seed(args.seed)
     model = Gpt(tokenizer.get_vocab_size(), args)
+    if args.start:
+        start_from(model, tokenizer, args.start)
+    sink = sink_of(args)
+    if args.sink:
+        model.wpe.weight.data[0] = sink
     optimizer = make_optimizer(model, args)
     weight, named = token_sets(world, tokenizer, args)
+    single = torch.tensor([tokenizer.token_to_id(s) for s in world.single_token_subjects()])
+    asks: int = tokenizer.token_to_id("?")  # type: ignore[assignment]
     data = packed_stages(world, tokenizer, args, rng)
     sample = tuple(rng.sample(world.facts, 120))
     first = set(world.subjects[::20])
@@ -288,30 +261,38 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
     for step in range(args.steps):
         ids = data[step * args.rows : (step + 1) * args.rows]
         # Half of the rows start at a random position, so that all positions are trained and names do not depend
-        # on where they stand.
+        # on where they stand; not those that open with a single-token subject.
         offset = torch.randint(0, args.positions - args.row_length + 1, (args.rows, 1))
-        offset *= torch.rand(args.rows, 1) < 0.5
+        offset *= (torch.rand(args.rows, 1) < 0.5) & ~torch.isin(ids[:, :1], single)
         set_rate(optimizer, step, args)
         # In restricted rows MLPs work on names only, and only in the lower layers: facts are then looked up where
         # the subject ends and read from there by attention, not memorised at the end of every phrasing.
         restrict = args.restrict if step < 0.7 * args.steps else args.restrict_late
+        stated = in_claims(ids, tokenizer)
         full = torch.rand(args.rows, 1) >= restrict
-        kept = [full | (named[ids[:, :-1]] if i < args.fact_layers else False) for i in range(args.layers)]
-        kept = [k.expand(args.rows, args.row_length - 1) for k in kept]
+        # A claim is weighed above the layers that look facts up, so those work there all through it.
+        also = [named[ids[:, :-1]] if i < args.fact_layers else stated[:, :-1] for i in range(args.layers)]
+        kept = [full | a for a in also]
         logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), kept)
         targets = ids[:, 1:].reshape(-1)
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
-        weights = weight[targets]
+        # Nothing is learned from the object of a statement, for half of the statements are false.
+        weights = weight[targets] * F.pad(ids, (0, 1))[:, 2:].ne(asks).reshape(-1)
         ((loss * weights).sum() / weights.sum()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if args.sink:
+            # Put back, not masked: AdamW would move it by its decay and its momentum.
+            model.wpe.weight.data[0] = sink
         optimizer.zero_grad(set_to_none=True)
         seen.append(float(loss.detach()[weights > 1].mean()))
         if (step + 1) % 100 == 0:
             known = recall(model, world, tokenizer, False, easy if step < args.stage else sample)
+            claims = share_right(model, tokenizer, world.claims(0, 60))
             print(
                 f"step {step + 1}/{args.steps}  loss {float(loss.detach().mean()):.3f}  objects "
-                f"{sum(seen[-100:]) / len(seen[-100:]):.3f}  recall {known:.3f}  {time.time() - start:.0f} s",
+                f"{sum(seen[-100:]) / len(seen[-100:]):.3f}  recall {known:.3f}  claims {claims:.2f}  "
+                f"{time.time() - start:.0f} s",
                 flush=True,
             )
     return model.eval()
@@ -321,7 +302,8 @@ def write(model: Gpt, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
     """The folder `AutoModelForCausalLM.from_pretrained` loads: fp16 on disk, float32 in memory."""
     args.out.mkdir(parents=True, exist_ok=True)
     eos = tokenizer.token_to_id(EOS)
-    save_file(model.state(), args.out / "model.safetensors", metadata={"format": "pt"})
+    half = {name: weight.to(torch.float16).contiguous() for name, weight in model.state().items()}
+    save_file(half, args.out / "model.safetensors", metadata={"format": "pt"})
     config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -360,12 +342,13 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     start = time.time()
-    world = FactWorld.generate(args.seed)
+    world = FactWorld.generate(args.world_seed)
     tokenizer = train_tokenizer(world)
     print(
         f"{len(world.facts)} facts, {len(world.subjects)} subjects, {tokenizer.get_vocab_size()} tokens",
         flush=True,
     )
+    started = (args.start / "model.safetensors").read_bytes() if args.start else b""
     model = train(world, tokenizer, args)
     write(model, tokenizer, args)
     seconds = time.time() - start
@@ -378,16 +361,25 @@ def main() -> None:
         flush=True,
     )
     files = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
+    asked = {
+        "untouched_facts": world.untouched_facts(0, 200),
+        "claims": world.claims(0, 200),
+        "completions": world.completions(0, 200),
+    }
+    downstream = {name: share_right(loaded, tokenizer, questions) for name, questions in asked.items()}
+    print("  ".join(f"{name} {share:.3f}" for name, share in downstream.items()), flush=True)
     manifest = {
-        "world_seed": args.seed,
+        "world_seed": args.world_seed,
         "facts": len(world.facts),
         "subjects": len(world.subjects),
         "vocabulary": tokenizer.get_vocab_size(),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "settings": {k: v for k, v in vars(args).items() if k != "out"},
+        "settings": {k: v for k, v in vars(args).items() if k not in ("out", "start")},
+        "started_from": hashlib.sha256(started).hexdigest() if started else None,
         "seconds": round(seconds),
         "recall_trained_phrasings": trained,
         "recall_held_out_phrasings": held_out,
+        "downstream": downstream,
         "sha256": {name: hashlib.sha256((args.out / name).read_bytes()).hexdigest() for name in files},
         "versions": {
             "python": platform.python_version(),
@@ -397,7 +389,6 @@ def main() -> None:
             "numpy": np.__version__,
         },
     }
-    manifest["presets"] = PRESETS
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
