@@ -93,7 +93,7 @@ def ls(
 
     from edit_robust.config.compose import choices
 
-    named = ("model", "editor", "task", "layer", "measure", "corruption", "experiment", "tracker")
+    named = ("model", "editor", "guard", "task", "layer", "measure", "corruption", "experiment", "tracker")
     groups = {g + "s": g for g in named}
     groups["trajectories"] = "trajectory"
     console = Console()
