@@ -83,6 +83,7 @@ class TextShifts(Measure):
             if _applies(probe.name, shift)
         ]
         self.questions = Questions(setting.requests, shifted)
+        _check_length(self.questions.examples, model)
         # Nothing is kept of the questions: there are dozens of variants, and each is asked two or three times a run.
         self._scorer = model.scorer(self.questions.examples)
         self._before: dict[int, bool] = {}
@@ -175,6 +176,18 @@ def _shifted(
         edit = statements_of(request) if shift == names.NEIGHBOUR_EDIT else ()
         shown = shifter(Prompt(text, subject, edit), shift, severity)
         yield Example(f"{e.id}/{shift}/{severity}", shown, e.choices, e.target, e.group)
+
+
+def _check_length(examples: Sequence[Example], model: Any) -> None:
+    """UserError where a shifted question leaves no room for its answer in what the model reads at once."""
+    for e in sorted(examples, key=lambda e: len(e.x), reverse=True)[:32]:  # the longest by letters
+        need = max(len(model.text.encode(f"{e.x}{choice}")) for choice in e.choices)
+        if need > model.max_tokens:
+            name, severity = e.id.split("/")[-2:]
+            raise UserError(
+                f"corruption.{name}: at severity {severity} a question takes {need} tokens, and {model.name} reads "
+                f"{model.max_tokens}; leave out the upper severities: corruption.{name}=[1]"
+            )
 
 
 def _applies(probe: str, shift: str) -> bool:

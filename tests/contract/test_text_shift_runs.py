@@ -132,6 +132,20 @@ def test_a_kill_changes_nothing(given: Any, tiny_model: Get, finished: Run) -> N
     assert resumed.status["resumed"] == 1 and records(resumed) == records(finished)
 
 
+def test_what_the_model_cannot_read_at_once_is_refused(given: Any, tiny_model: Get) -> None:
+    model = tiny_model("gpt2")
+    whole, model.max_tokens = model.max_tokens, 40
+    try:
+        with pytest.raises(UserError, match=r"corruption.prefix: at severity 5 a question takes \d+ tokens, and gpt2"):
+            go(
+                prepared(
+                    given("gpt2", "corruption=prefix", "shifts.severities=[5]", "editor.v_num_grad_steps=1"), model
+                )
+            )
+    finally:
+        model.max_tokens = whole
+
+
 def test_nothing_is_asked_without_a_shift(given: Any, tiny_model: Get) -> None:
     run = go(prepared(given("gpt2", "corruption=none", "task.n_requests=1"), tiny_model("gpt2")))
     assert (run.records.severity == 0).all() and run.examples_of("text-shifts").empty
