@@ -41,7 +41,7 @@ class FreeGeneration(Measure):
 
     probes:    kinds of questions: edit, paraphrase, neighbourhood. An edit is asked as the request's `question`, where
                it brings one, else by its prompt; right is the new answer (of neighbours: theirs).
-    template:  how a question is put, with `{}` for it.
+    template:  how a question is put, with `{}` for it; `\\n` is a new line, for a shell has no other way to write one.
     ends:      texts at which an answer ends, beside the end-of-text token; an answer that begins with one is empty.
     max_tokens: where an answer that does not end is cut off.
     n_checked: requests at most that are asked again later, evenly spaced; null: all.
@@ -73,8 +73,8 @@ class FreeGeneration(Measure):
             )
         check_number("free-generation.max_tokens", max_tokens)
         check_number("free-generation.n_checked", n_checked)
-        self.template, self.max_tokens, self.n_checked = template, max_tokens, n_checked
-        self.ends = list(ENDS if ends is None else ends)
+        self.template, self.max_tokens, self.n_checked = template.replace("\\n", "\n"), max_tokens, n_checked
+        self.ends = [end.replace("\\n", "\n") for end in (ENDS if ends is None else ends)]
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)

@@ -14,6 +14,8 @@ from helpers.plain import plain_logits
 from helpers.runs import KilledError, fuse, go, options, override, prepared, records
 from helpers.tiny import tiny_facts, write_json
 
+from edit_robust.config.check import check
+from edit_robust.config.compose import compose
 from edit_robust.core import TextRequest, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.evaluate.base import Measure, Measured, Setting
@@ -244,6 +246,13 @@ def test_kl_by_hand(given: Given, tiny_model: Get, finished: Run) -> None:
     kl = torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in zip(before, after, strict=True)])
     last = rows(finished, metric="kl").iloc[-1]
     assert last.n == len(kl) and last.value == pytest.approx(float(kl.mean()), rel=1e-3)
+
+
+def test_a_template_from_the_command_line() -> None:
+    given = ["measure=[answers,free-generation]", r'measure.free-generation.template="Q: {}\nA:"']
+    node = check(compose(given))["measure"]["free-generation"]
+    made = FreeGeneration(**{k: v for k, v in node.items() if k != "_target_"})
+    assert made.template == "Q: {}\nA:" and made.ends == [". ", "! ", "? ", "\n"]
 
 
 def test_who_is_asked_again() -> None:
