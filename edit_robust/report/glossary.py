@@ -57,6 +57,19 @@ LANGUAGE: tuple[Entry, ...] = (
         "whole; a tenfold rise is called a collapse here.",
     ),
     (
+        ("inflection_edit",),
+        "The model broke at",
+        "The edit at which what was lost slowly was lost at a stroke: perplexity doubled or a quarter of the past edits "
+        "went, five times as fast as in the rest of the sequence, and for good. Whether that edit breaks the model by "
+        "itself, or was the last of too many, is what `edit-robust autopsy` says.",
+    ),
+    (
+        ("n_guarded",),
+        "Edits stopped by the guard",
+        "Edits that were refused or made smaller because of a warning sign known before they are applied. The cost is "
+        "that their facts stay unedited; an autopsy of the run tells what it saved.",
+    ),
+    (
         ("drift",),
         "Drift: distance of the weights",
         "Frobenius norm of the difference between the edited weights and the original ones. It grows with every "
