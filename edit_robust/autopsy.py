@@ -35,8 +35,31 @@ from edit_robust.runs.reader import Run
 DISABLING, ACCUMULATION = "disabling edit", "accumulation"
 #: A stretch of so many edits is looked at edit by edit; a longer one is halved before.
 STRETCH = 12
+#: Of the edits that a guard refused, so many are made after all, to see what it saved.
+WORST = 3
 #: Of a batch, so many requests are replayed alone, those with the worst signs.
 SINGLES = 8
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What an edit that a guard refused would have done where it stood in the walk.
+
+    edit: its number.   id: of its request.   sign, value: what it was refused by.   before, after: the model there
+    without it, and with it.
+    """
+
+    edit: int
+    id: str
+    sign: str
+    value: float
+    before: Standing
+    after: Standing
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in autopsy.json."""
+        own = {"edit": self.edit, "id": self.id, "sign": self.sign, "value": self.value}
+        return {**own, "before": self.before.to_dict(), "after": self.after.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,7 @@ class Finding:
     request: what it was about.   before, after: the model around the edit in the walk (None: its change was not kept).
     unedited, alone: the unedited model, and with this edit alone.   distance: ||dW||_F / numel of the edit alone, and
     `usual`, the median of the walk's edits.   prevented: options that prevent it, and what is known about each.
+    saved: what the worst edits that a guard refused would have done.
     """
 
     diagnosis: Diagnosis
@@ -60,6 +84,7 @@ class Finding:
     distance: float | None = None
     usual: float | None = None
     prevented: Mapping[str, str] = field(default_factory=dict)
+    saved: tuple[Saved, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What stands in autopsy.json: the summary's own keys, and the numbers behind the verdict."""
@@ -75,13 +100,15 @@ class Finding:
             "normalised_distance": self.distance,
             "normalised_distance_median": self.usual,
             "prevented": dict(self.prevented),
+            "saved": [one.to_dict() for one in self.saved],
         }
 
 
 def autopsy(run: Run, progress: ShowProgress = silent, model: Model | None = None) -> Finding:
     """Find the edit that broke the model of a finished walk, and say what kind of break it was.
 
-    model: the run's, unedited, where it is loaded already. Where nothing broke none is needed. The verdict is written
+    model: the run's, unedited, where it is loaded already. Where nothing broke, and no guard stopped anything, none is
+    needed. The verdict is written
     into the run's folder, see `write`.
     Raises UserError for a run that is not complete, or whose edits were not made on top of each other.
     """
@@ -90,9 +117,11 @@ def autopsy(run: Run, progress: ShowProgress = silent, model: Model | None = Non
     if not piles_up(run.records):
         raise UserError(f"{run.id} made no edits upon edits; an autopsy needs trajectory=sequential")
     diagnosis = diagnose(run.records)
-    finding = Finding(diagnosis)
-    if diagnosis.broke is not None:
-        finding = Table(run, progress, model).examine(diagnosis)
+    finding, guarded = Finding(diagnosis), bool(run.summary.get("n_guarded"))
+    if diagnosis.broke is not None or guarded:
+        table = Table(run, progress, model)
+        finding = finding if diagnosis.broke is None else table.examine(diagnosis)
+        finding = replace(finding, saved=table.saved()) if guarded else finding
     write(run, finding)
     return finding
 
@@ -291,3 +320,36 @@ class Table:
             if harm(finding.unedited, stands) < 1:
                 found[worst.cure if worst else ""] = f"leaves perplexity at {stands.perplexity:.4g}"
         return found
+
+    # -- what a guard saved --------------------------------------------------------------------------------------------
+
+    def saved(self) -> tuple[Saved, ...]:
+        """The `WORST` edits that the guard refused, by its sign, made where they stood in the walk by the bare editor.
+
+        Nothing where a guard only rescales, or where the walk's single changes were not kept.
+        """
+        guard = self.config["editor"].get("guard") or {}
+        sign = str(guard.get("sign"))
+        refused = self.table[(self.table.get("guarded", 0.0) > 0) & (self.table.get("refused", 0.0) > 0)]
+        if sign not in refused or refused.empty:
+            return ()
+        risk = BY_KEY[sign].risk if sign in BY_KEY else abs
+        worst = refused.loc[refused[sign].map(risk).sort_values(ascending=False, kind="stable").index[:WORST]]
+        bare = build({k: v for k, v in self.config["editor"].items() if k != "guard"}, "editor")
+        by_id, state, found = {r.id: r for r in self.requests}, self.state, []
+        with self.model.held(self.changes):
+            for step in range(1, int(worst.step.max()) + 1):
+                for _, row in worst[worst.step == step].iterrows():
+                    before, request = self.observer.look(), by_id[str(row["id"])]
+                    edit = settled(edit_or_refuse(bare, self.model, [request], state), self.model)
+                    with self.model.patched(edit.delta):
+                        after = self.observer.look()
+                    found.append(Saved(int(row["number"]), request.id, sign, float(row[sign]), before, after))
+                kept = kept_edit(self.run.path, step)
+                if kept is None:
+                    return ()
+                edit = settled(kept, self.model)
+                self.model.add(edit.delta)
+                own = {name: tensor for name, tensor in edit.carry.items() if not name.startswith("guard.")}
+                state = state.after(replace(edit, carry=own))
+        return tuple(found)

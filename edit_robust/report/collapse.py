@@ -112,8 +112,9 @@ def autopsy_lines(found: Mapping[str, Any], n_edits: int | None = None) -> list[
 
     The first line is the verdict: the edit and its kind, or that nothing broke.
     """
+    saved = [_saved(one) for one in found.get("saved") or ()]
     if found.get("inflection_edit") is None:
-        return ["none: no edit broke the model; what was lost, was lost gradually"]
+        return ["none: no edit broke the model; what was lost, was lost gradually", *saved]
     of = f" of {n_edits}" if n_edits else ""
     subject = f', "{found["subject"]}"' if found.get("subject") else ""
     lines = [f"{found['culprit_kind']}: edit {found['culprit_edit']}{of}, request {found['culprit_id']}{subject}"]
@@ -132,7 +133,15 @@ def autopsy_lines(found: Mapping[str, Any], n_edits: int | None = None) -> list[
         lines.append(f"  normalised distance: {own:.3e} (median edit: {usual:.3e})")
     for option, why in (found.get("prevented") or {}).items():
         lines.append(f"  prevented by {option}: {why}")
-    return lines
+    return [*lines, *saved]
+
+
+def _saved(one: Mapping[str, Any]) -> str:
+    """What an edit that the guard refused would have done."""
+    sign = f"{one['sign']} {amount(one['value'])}"
+    return (
+        f"  refused by the guard, edit {one['edit']} ({sign}) would have done: {_change(one['before'], one['after'])}"
+    )
 
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

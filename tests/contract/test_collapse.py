@@ -103,7 +103,11 @@ def test_the_guard_that_is_named_prevents_the_break(tmp_path: Path, fact_gpt: Ca
     assert kept.summary["guard_largest"] > 1e3
     told = kept.records[(kept.records.metric == "guarded") & (kept.records.value > 0)]
     assert list(told.step) == [13] and kept.deltas()[12].info["refused"].startswith("guard: relative_norm")
-    assert autopsy(kept).kind is None
+    found = autopsy(kept, model=fact_gpt)
+    assert found.kind is None and [(one.edit, one.sign) for one in found.saved] == [(13, "relative_norm")]
+    (saved,) = found.saved
+    assert (saved.after.perplexity or 0) > 2 * (saved.before.perplexity or 0)
+    assert "refused by the guard, edit 13" in autopsy_lines(kept.autopsy)[1]
 
 
 def test_a_guard_that_refuses_everything_says_so_and_the_run_has_its_records(
