@@ -18,7 +18,8 @@ TITLE = "Every single edit"
 CAPTION = (
     "One dot an edit. Left: how much the edit changed the weights (Frobenius norm over all edited layers). Right: the "
     "number that a rank-one editor divides by; an edit with a very small one is very large, and often the one that "
-    "breaks the model. Crosses at the bottom mark edits that the editor refused to make."
+    "breaks the model. Crosses at the bottom mark edits that the editor refused to make. A dotted line stands where the "
+    "model broke."
 )
 PANELS = (("delta_norm", "Size of the edit ‖Δ‖ (log axis)"), ("division_factor", "Division factor (log axis)"))
 SIZES = tuple(metric for metric, _ in PANELS)
@@ -68,6 +69,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
             continue
         for group in all_groups:
             any_refused |= mark_refused(ax, group.runs, style.color_of(group.number))
+            mark_broken(ax, group.runs, style.color_of(group.number))
         if any_refused:
             low, high = np.log(ax.get_ylim())
             ax.set_ylim(float(np.exp(low - 0.06 * (high - low))))
@@ -83,6 +85,14 @@ def label_of(group: Group) -> str:
     """Dots are single runs, so the legend counts runs and speaks of no mean."""
     runs = len(group.runs)
     return f"{group.label} ({runs} runs)" if runs > 1 else group.label
+
+
+def mark_broken(ax: style.Axes, runs: Sequence[RunData], color: str) -> None:
+    """A dotted line at the edit at which a run's model broke."""
+    for run in runs:
+        edit = run.summary.get("inflection_edit")
+        if isinstance(edit, int | float):
+            ax.axvline(edit, color=color, linewidth=1.2, linestyle=":", zorder=1.5)
 
 
 def mark_refused(ax: style.Axes, runs: Sequence[RunData], color: str) -> bool:
