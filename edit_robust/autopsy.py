@@ -29,8 +29,10 @@ from edit_robust.evaluate.standing import Observer, Standing, harm
 from edit_robust.evaluate.statistics.inflection import OverOrders, over_orders
 from edit_robust.evaluate.summary import flat
 from edit_robust.models.base import Model
+from edit_robust.runs.files import read_json
 from edit_robust.runs.ledger import kept_edit, settled
 from edit_robust.runs.reader import Run
+from edit_robust.runs.status import lock
 
 DISABLING, ACCUMULATION = "disabling edit", "accumulation"
 #: A stretch of so many edits is looked at edit by edit; a longer one is halved before.
@@ -153,12 +155,20 @@ def over_groups(runs: Sequence[Run]) -> dict[str, OverOrders]:
 
 
 def write(run: Run, finding: Finding) -> None:
-    """Keep the verdict: autopsy.json, and the columns about it in the run's summary."""
-    write_text(run.path / "autopsy.json", json.dumps(finding.to_dict(), indent=1, allow_nan=False))
-    new = {c.key: c for c in Collapse.columns(run)}
-    columns = [new.pop(c.key, c) for c in run.columns] + list(new.values())
-    write_text(run.path / "columns.json", json.dumps([c.to_dict() for c in columns], indent=1))
-    write_text(run.path / "summary.json", json.dumps(run.summary | flat(list(Collapse.columns(run))), indent=1))
+    """Keep the verdict: autopsy.json, and the columns about it in the run's own summary."""
+    held = lock(run.path)
+    try:
+        write_text(run.path / "autopsy.json", json.dumps(finding.to_dict(), indent=1, allow_nan=False))
+        verdict = list(Collapse.columns(run))
+        new = {c.key: c.to_dict() for c in verdict}
+        file = run.path / "columns.json"
+        kept = json.loads(file.read_text()) if file.is_file() else []  # runs of older versions have none
+        columns = [new.pop(c["key"], c) for c in kept]
+        write_text(file, json.dumps([*columns, *new.values()], indent=1))
+        summary = read_json(run.path / "summary.json") | flat(verdict)
+        write_text(run.path / "summary.json", json.dumps(summary, indent=1))
+    finally:
+        held.release()
 
 
 class Table:

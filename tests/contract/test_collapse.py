@@ -129,3 +129,27 @@ def test_what_cannot_be_examined(tmp_path: Path, fact_gpt: CausalLM) -> None:
     with pytest.raises(UserError, match="is not complete"):
         autopsy(Run(run.path))
     assert "inflection_edit" not in run.summary, "edits that do not pile up break nothing together"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", range(1, 11))
+def test_r_rome_breaks_in_none_of_ten_orders(order: int, tmp_path: Path, fact_gpt: CausalLM) -> None:
+    """On the subjects of one token alone, which are the ones that disable ROME."""
+    hardest = ["editor=r-rome", "task.single_token=only", "task.n_requests=up-to-25", f"task.order={order}"]
+    options = [*hardest, "trajectory.every=5", "text_tokens=800", "device=cpu", "tracker=none", "figures=false"]
+    made = experiment(compose([*options, f"paths.outputs={tmp_path / 'outputs'}"]))
+    run = go(Experiment(**{**made.__dict__, "model": lambda: fact_gpt}))
+    found = autopsy(run)
+    assert found.kind is None and run.summary["inflection_edit"] is None and run.summary["culprit_id"] is None
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path, fact_gpt: CausalLM, say: CommandLine) -> None:
+    runs = [walk(tmp_path, fact_gpt, "editor.at=8", f"task.order={order}") for order in (0, 1)]
+    said = say("autopsy", "--outputs", str(tmp_path / "outputs"))
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[0] == runs[0].id and lines[1].startswith("  disabling edit: edit 8 of 20")
+    assert lines[-1].endswith("2 of 2 walks broke; median edit 8 [95 % over orders: 8 to 8]")
+    assert all(run.summary["culprit_kind"] == DISABLING for run in runs)
+    assert say("autopsy", "nothing", "--outputs", str(tmp_path / "outputs")).code == 2
