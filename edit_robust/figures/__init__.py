@@ -13,12 +13,16 @@ from edit_robust.figures import distance, edits, style
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.language import (
     downstream,
+    editors,
     forgetting,
     generation,
     interpolation,
     retention,
+    retention_matrix,
     ripple,
+    samples,
     scaling,
+    survival,
     sweep,
     text_shifts,
     warning_signs,
@@ -55,7 +59,8 @@ class Module(Protocol):
 
 #: Every figure, in the order in which pages show them. A new one is a module and its name here.
 ALL: tuple[Module, ...] = (
-    *(scaling, retention, forgetting, distance, edits, warning_signs, interpolation, sweep),
+    *(editors, scaling, retention, forgetting, retention_matrix, survival, distance, edits, warning_signs),
+    *(samples, interpolation, sweep),
     *(downstream, generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
 )

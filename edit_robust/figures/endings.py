@@ -73,7 +73,7 @@ def mark(ax: Axes, runs: Sequence[RunData], curve: Any, color: str, percent: boo
     curve: of `style.combine`.
     """
     ends = [end for run in runs if (end := ending(run)) is not None]
-    known = np.flatnonzero(np.isfinite(curve.mean)) if len(curve.x) else []
+    known = np.flatnonzero(np.isfinite(curve.mean))
     if not ends or not len(known):
         return
     x, y = curve.x[known], curve.mean[known] * (100.0 if percent else 1.0)

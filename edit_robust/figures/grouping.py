@@ -11,7 +11,7 @@ from typing import Any
 from edit_robust.figures.frame import RunData
 
 REPEATS = ("task.order", "seed")
-APART = ("tracker", "paths", "hydra", "experiment")
+APART = ("tracker", "paths", "hydra", "experiment", "figures", "threads", "force", "device")
 #: Named in a label whenever they differ; any other key only where these do not tell two groups apart.
 MAIN = ("model.name", "task.name", "editor.name", "layer.index", "trajectory.name", "trajectory.batch_size")
 WORDS = {"layer.index": "layer", "trajectory.batch_size": "batch", "task.n_requests": "edits"}

@@ -255,7 +255,7 @@ def test_sweep_follows_any_number_that_alone_tells_runs_apart() -> None:
 @pytest.mark.slow
 def test_draw_all_writes_what_applies(tmp_path: Path) -> None:
     written = draw_all([sequence(order=order, length=10) for order in range(2)], tmp_path / "a", formats=("png",))
-    names = {"scaling", "retention", "forgetting", "distance", "edits"}
+    names = {"scaling", "retention", "forgetting", "distance", "edits", "samples"}
     assert {path.name for path in written} == {f"{name}.png" for name in names}
 
 
