@@ -26,7 +26,7 @@ READINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
 )
 FLOORS: tuple[tuple[str, Any, str], ...] = (
     ("f1_coin", (0, (6, 2, 1, 2)), "a coin"),
-    ("f1_constant", (0, (1, 1.4)), "always the same answer"),
+    ("f1_constant", (0, (8, 3)), "always the same answer"),
 )
 COLUMNS = 4
 
