@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.editors.base import Piece
-from edit_robust.editors.language.helpers.moments import Inverse
+from edit_robust.editors.language.helpers.moments import Inverse, factored_solve
 
 #: Of d: so many keys are kept as factors, and more go into M.
 FACTORED_SHARE = 0.25
@@ -89,7 +89,7 @@ class Grown:
         plain = self.base.solve(k)
         if not self.keys.shape[1]:
             return plain
-        return plain - self.solved @ torch.cholesky_solve(self.keys.T @ plain, self.factor)
+        return plain - self.solved @ factored_solve(self.factor, self.keys.T @ plain)
 
     def after(self, k: Float[Tensor, "d n"]) -> Grown:
         """N + k k^T."""
