@@ -57,7 +57,7 @@ class Sign:
 
 #: In the order in which they are named where several stick out.
 SIGNS = (
-    Sign("key_ratio", "key ratio k'·u / k̄·u", "low", threshold=0.3, guard="key-ratio", cure="editor=r-rome"),
+    Sign("key_ratio", "key ratio k'·u / k̄·u", "low", threshold=0.25, guard="key-ratio", cure="editor=r-rome"),
     Sign("division_factor", "division factor k'·u", "low", cure="editor=r-rome"),
     Sign("relative_norm", "size of the change ‖ΔW‖ / ‖W‖", "high", times=10.0, guard="norm"),
     Sign("cos_bare_mean", "cosine of the bare key and the mean key", "low"),

@@ -170,7 +170,7 @@ def values(*overrides: str) -> dict:
 
 
 def test_a_word_is_what_it_stands_for() -> None:
-    named, spelled = values("editor.guard=key-ratio"), values("editor.guard={sign:key_ratio,below:0.3,action:refuse}")
+    named, spelled = values("editor.guard=key-ratio"), values("editor.guard={sign:key_ratio,below:0.25,action:refuse}")
     assert run_id(named) == run_id(spelled) != run_id(values())
     assert "guard" not in values()["editor"] and run_id(values()) == run_id(values("editor.guard=none"))
     made = build(named["editor"], "editor")
