@@ -128,17 +128,26 @@ class TextShifts(Measure):
             arrays[f"{scope.name}|index"] = index.astype(np.int32)
             arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
             arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)
-            if scope.name == "unedited":
-                self._take_in(arrays)
+            self._know_before(index, arrays if scope.name == "unedited" else {})
             answered = self.questions.answered(arrays, scope.name)
             records += self._records(self.setting.recorder(point), scope.name, index, answered)
         return Measured(records, arrays)
+
+    def _know_before(self, index: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+        """See to it that the unedited model's answers to some questions are known: as it is asked now, as it was in
+        this run, or as it is asked again, where a finished run is asked something new."""
+        self._take_in(arrays)
+        missing = [i for i in index.tolist() if i not in self._before]
+        if missing:
+            with self.setting.model.at(self.setting.before):
+                right = accuracy(self._scorer.score(missing))
+            self._before |= dict(zip(missing, right.tolist(), strict=True))
 
     def _take_in(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Remember what the unedited model got right."""
         if "unedited|index" in arrays:
             right = accuracy(self.questions.answered(arrays, "unedited").scores)
-            self._before = dict(zip(arrays["unedited|index"].tolist(), right.tolist(), strict=True))
+            self._before |= dict(zip(arrays["unedited|index"].tolist(), right.tolist(), strict=True))
 
     def _records(self, record: Recorder, scope: str, index: np.ndarray, answered: Answered) -> Iterator[Record]:
         for name, rows in answered.by_probe.items():

@@ -13,10 +13,13 @@ from helpers.runs import CommandLine, KilledError, fuse, go, options, override, 
 from edit_robust.config.check import check
 from edit_robust.config.compose import compose
 from edit_robust.core import UserError
+from edit_robust.core.work import Workspace
+from edit_robust.evaluate.base import Setting
 from edit_robust.evaluate.statistics import penalties
 from edit_robust.evaluate.text_shift_numbers import table
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runs.reader import Run
+from edit_robust.trajectories import Point, Scope
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +125,26 @@ def test_other_families_and_sequences(kind: str, given: Any, tiny_model: Get) ->
 def _ft(given: list[str]) -> list[str]:
     """The same with one step of fine-tuning."""
     return [*(g for g in given if not g.startswith("editor")), "editor=ft", "editor.num_steps=1"]
+
+
+def test_the_unedited_model_is_asked_again_where_it_was_not(given: Any, tiny_model: Get, finished: Run) -> None:
+    """As at a point of a finished run that is asked something new."""
+    model, made = tiny_model("gpt2"), prepared(given(), tiny_model("gpt2"))
+    measure = made.measures["text-shifts"]
+    layers = finished.status["layers"]
+    changes = model.parameter_names(layers)
+    setting = Setting(
+        run_id=finished.id, model=model, task=made.task, requests=made.task.requests(), layers=layers,
+        changes=changes, before=model.snapshot(changes), run=Run(Path("nowhere")), work=Workspace(Path("nowhere")),
+    )  # fmt: skip
+    measure.prepare(setting)
+    with model.patched(finished.deltas()[2]):
+        found = measure.at(Point(3, 1.0, 1, (Scope("at-edit", [2]),)), {})
+    assert found is not None
+    kept = finished.records[(finished.records.step == 3) & (finished.records.severity > 0)]
+    assert [(r.probe, r.shift, r.severity, r.metric, r.value, r.n) for r in found.records] == [
+        (r.probe, r.shift, r.severity, r.metric, r.value, r.n) for r in kept.itertuples()
+    ]
 
 
 def test_a_kill_changes_nothing(given: Any, tiny_model: Get, finished: Run) -> None:
