@@ -82,7 +82,8 @@ def mark(ax: Axes, runs: Sequence[RunData], curve: Any, color: str, percent: boo
     why = ", ".join(why for why, _ in Counter(end.why for end in ends).most_common(2))
     text = f" {why}" + (f" ({len(ends)} of {len(runs)})" if len(runs) > 1 else "")
     ax.plot([x[place]], [y[place]], color=color, marker="X", markersize=7, markeredgecolor="white", linestyle="none")
-    right = bool(x[place] > 0.6 * max(ax.get_xlim()[1], x.max()))
+    right = bool(x[place] > 0.45 * max(ax.get_xlim()[1], x.max()))
     look: dict[str, Any] = {"fontsize": 8, "color": color, "ha": "right" if right else "left", "va": "bottom"}
+    look |= {"zorder": 6, "bbox": {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8}}
     offset = (-4 if right else 4, 4)
     ax.annotate(text, (x[place], y[place]), xytext=offset, textcoords="offset points", annotation_clip=False, **look)

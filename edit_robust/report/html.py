@@ -18,6 +18,7 @@ from edit_robust.report.grid import columns_of, grid, side_by_side
 from edit_robust.report.sentence import verdict
 from edit_robust.report.signs import signs_shown
 from edit_robust.report.status import status_of
+from edit_robust.report.tables_language import tables
 
 TEMPLATE = "report.html.j2"
 #: Up to so many runs are shown unfolded.
@@ -46,6 +47,7 @@ def write_report(runs: Sequence[RunData], out: Path) -> Path:
         glossary=explained(column.key for run in runs for column in columns_of(run) if column.value is not None),
         claims=shown(runs),
         signs=signs_shown(runs),
+        tables=tables(runs),
     )
     path.write_text(page, encoding="utf-8")
     return path

@@ -150,8 +150,8 @@ def draw_number(ax: Axes, number: Number, lines: Sequence[Group]) -> None:
     """One column: a dot a group, whiskers over its runs, arrows for what is infinite."""
     spread = {place: np.array([value_of(run, number.key) for run in g.runs]) for place, g in enumerate(lines)}
     known = {place: v[np.isfinite(v)] for place, v in spread.items()}
-    for place, group in enumerate(lines):
-        color = style.color_of(group.number)
+    for place in range(len(lines)):
+        color = style.color_of(0)
         if len(some := known[place]):
             mean = float(np.exp(np.log(np.maximum(some, 1e-300)).mean()) if number.kind == "log" else some.mean())
             ax.plot([some.min(), some.max()], [place, place], color=style.INK, linewidth=1.0)
