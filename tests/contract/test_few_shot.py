@@ -17,6 +17,8 @@ from edit_robust.core import UserError
 from edit_robust.models.language import few_shot, generation
 from edit_robust.models.language.causal_lm import CausalLM
 
+pytestmark = pytest.mark.slow
+
 Get = Callable[[str], CausalLM]
 SHOTS = "Ada Valdoran plays the piano.\n\nBoris Kestrin works as a teacher.\n\n"
 PROMPTS = ["By trade Clara Moreth is a", "By trade Hugo", "By trade, as they say in New Haven, Elsa Quillan is a"]

@@ -85,7 +85,7 @@ def test_every_sample_has_a_column() -> None:
     assert len(figure.axes[-1].lines) == 2
     thin, thick = (line.get_ydata() for line in figure.axes[0].lines[:2])
     assert thin[9] != thick[9]
-    f1 = [{"step": s, "n_edits": s, "scope": "model", "probe": t, "metric": "f1", "value": v} for s, t, v in
+    f1 = [{"step": s, "n_edits": s, "scope": "model", "probe": t, "metric": "f1_generated", "value": v} for s, t, v in
           ((10, "a", 0.4), (10, "b", 0.8), (20, "a", 0.2))]  # fmt: skip
     run = RunData("f1", table(f1), config())
     assert samples.downstream(run).to_dict() == pytest.approx({10: 0.6, 20: 0.2})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from edit_robust.figures import style
+from edit_robust.figures import endings, style
 from edit_robust.figures.frame import RunData, is_sequence, rows, sequences, series
 from edit_robust.figures.grouping import Group, groups
 
@@ -67,7 +67,10 @@ def draw_task(ax: style.Axes, probe: str, runs: Sequence[RunData], all_groups: S
     for group in all_groups:
         for how, look, _ in READINGS:
             found = [series(run, scope="model", probe=probe, metric=f"f1_{how}") for run in group.runs]
-            style.line(ax, style.combine(found), style.color_of(group.number), True, how == "generated", **look)
+            curve, color = style.combine(found), style.color_of(group.number)
+            style.line(ax, curve, color, True, how == "generated", **look)
+            if how == "generated":
+                endings.mark(ax, group.runs, curve, color, percent=True)
     before = [mean([at_start(run, probe, "f1_generated") for run in group.runs]) for group in all_groups]
     style.levels(ax, before, [style.color_of(group.number) for group in all_groups])
     for metric, dash, _ in FLOORS:

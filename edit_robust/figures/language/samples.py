@@ -73,8 +73,8 @@ def _forgotten(ax: Axes, run: RunData, group: Group) -> None:
 
 
 def downstream(run: RunData) -> pd.Series:
-    """Mean weighted F1 over the tasks that were asked, against the number of edits."""
-    found = rows(run, metric="f1")
+    """Mean weighted F1 of generated answers over the tasks that were asked, against the number of edits."""
+    found = rows(run, scope="model", metric="f1_generated")
     values = pd.to_numeric(found["value"], errors="coerce")
     return values.groupby(found["n_edits"]).mean().astype(float).dropna()
 
