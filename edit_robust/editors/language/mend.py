@@ -11,7 +11,7 @@ The change has no more rank than the edit's texts have tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -103,12 +103,11 @@ class Mend:
         n_val_loc: int = 4,
         patience: int = 20000,
     ) -> None:
-        counts = {"rank": rank, "accumulation": accumulation, "n_edits": n_edits, "n_loc": n_loc}
-        counts |= {"loc_tokens": loc_tokens, "locality_n_samples": locality_n_samples, "n_val_loc": n_val_loc}
-        counts |= {"max_iterations": max_iterations, "validate_every": validate_every, "patience": patience}
+        given = dict(locals())
+        counts = ("rank", "accumulation", "n_edits", "n_loc", "loc_tokens", "locality_n_samples", "max_iterations")
+        counts += ("validate_every", "n_validation", "n_val_loc", "patience")
         check_numbers(
-            {"lr": lr, "grad_clip": grad_clip, "n_validation": n_validation, **counts},
-            {"n_hidden": n_hidden, "c_edit": c_edit, "c_loc": c_loc},
+            {n: given[n] for n in ("lr", "grad_clip", *counts)}, {n: given[n] for n in ("n_hidden", "c_edit", "c_loc")}
         )
         if lr_lr is not None and lr_lr <= 0:
             raise UserError(f"editor.lr_lr={lr_lr} must be above 0, or null for editor.lr")
@@ -117,27 +116,8 @@ class Mend:
                 f"editor.max_iterations={max_iterations} is too few for one step of {accumulation} and one more"
             )
         self.name, self.layers, self.hypernetwork, self.mode, self.order = name, layers, hypernetwork, mode, order
-        self.recipe = Recipe(
-            rank=rank,
-            n_hidden=n_hidden,
-            lr=lr,
-            lr_lr=lr if lr_lr is None else lr_lr,
-            edit_lr=edit_lr,
-            c_edit=c_edit,
-            c_loc=c_loc,
-            accumulation=accumulation,
-            grad_clip=grad_clip,
-            n_edits=n_edits,
-            n_loc=n_loc,
-            loc_tokens=loc_tokens,
-            locality_dataset=locality_dataset,
-            locality_n_samples=locality_n_samples,
-            max_iterations=max_iterations,
-            validate_every=validate_every,
-            n_validation=n_validation,
-            n_val_loc=n_val_loc,
-            patience=patience,
-        )
+        given["lr_lr"] = lr if lr_lr is None else lr_lr
+        self.recipe = Recipe(**{f.name: given[f.name] for f in fields(Recipe)})
 
     def auto_layers(self, n_layers: int) -> list[int]:
         """The last three blocks."""
