@@ -104,7 +104,15 @@ class Mend:
         patience: int = 20000,
     ) -> None:
         given = dict(locals())
-        counts = ("rank", "accumulation", "n_edits", "n_loc", "loc_tokens", "locality_n_samples", "max_iterations")
+        counts: tuple[str, ...] = (
+            "rank",
+            "accumulation",
+            "n_edits",
+            "n_loc",
+            "loc_tokens",
+            "locality_n_samples",
+            "max_iterations",
+        )
         counts += ("validate_every", "n_validation", "n_val_loc", "patience")
         check_numbers(
             {n: given[n] for n in ("lr", "grad_clip", *counts)}, {n: given[n] for n in ("n_hidden", "c_edit", "c_loc")}
