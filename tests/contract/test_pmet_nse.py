@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 TinyModel = Callable[[str], CausalLM]
 
 
-@pytest.fixture(scope="module", params=["gpt2", "gptj", "llama"])
+@pytest.fixture(scope="module", params=["gptj", "llama"])
 def bench(request: pytest.FixtureRequest, tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tiny_model(request.param), tmp_path_factory.mktemp("bench"))
 
