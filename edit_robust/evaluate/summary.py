@@ -25,12 +25,13 @@ from edit_robust.evaluate.image_answers import ImageAnswers
 from edit_robust.evaluate.kl import Kl
 from edit_robust.evaluate.lm_eval import LmEval
 from edit_robust.evaluate.perplexity import Perplexity
+from edit_robust.evaluate.retention import Retention
 from edit_robust.evaluate.ripple import Ripple
 from edit_robust.evaluate.text_shifts import TextShifts
 
 #: The built-in measures in the order of the summary; each gives columns only where records hold numbers of its own.
 BUILTIN: tuple[type[Measure], ...] = (
-    *(Answers, TextShifts, FreeGeneration, Ripple, ImageAnswers, Forgetting),
+    *(Answers, TextShifts, FreeGeneration, Ripple, ImageAnswers, Forgetting, Retention),
     *(Downstream, LmEval, Generation, Perplexity, Kl, Drift, Edits, Collapse),
 )
 

@@ -51,6 +51,12 @@ LANGUAGE: tuple[Entry, ...] = (
         "this one. Counting every edit that ever failed again makes the share larger; some come back by themselves.",
     ),
     (
+        ("half_life", "half_life_es"),
+        "Later edits until half are forgotten",
+        "How many edits it takes until half of the earlier ones have been found forgotten at some check, by Kaplan and "
+        "Meier's estimate, in which edits that were last seen right count up to then. Empty where fewer were forgotten.",
+    ),
+    (
         ("perplexity", "unedited_perplexity"),
         "Perplexity on plain text",
         "How surprised the model is by ordinary text, lower is better. It rises when edits damage the model as a "
