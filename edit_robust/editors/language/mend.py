@@ -104,19 +104,9 @@ class Mend:
         patience: int = 20000,
     ) -> None:
         given = dict(locals())
-        counts: tuple[str, ...] = (
-            "rank",
-            "accumulation",
-            "n_edits",
-            "n_loc",
-            "loc_tokens",
-            "locality_n_samples",
-            "max_iterations",
-        )
-        counts += ("validate_every", "n_validation", "n_val_loc", "patience")
-        check_numbers(
-            {n: given[n] for n in ("lr", "grad_clip", *counts)}, {n: given[n] for n in ("n_hidden", "c_edit", "c_loc")}
-        )
+        positive = "rank accumulation n_edits n_loc loc_tokens locality_n_samples max_iterations validate_every"
+        positive += " n_validation n_val_loc patience lr grad_clip"
+        check_numbers({n: given[n] for n in positive.split()}, {n: given[n] for n in ("n_hidden", "c_edit", "c_loc")})
         if lr_lr is not None and lr_lr <= 0:
             raise UserError(f"editor.lr_lr={lr_lr} must be above 0, or null for editor.lr")
         if max_iterations <= accumulation:
