@@ -59,6 +59,7 @@ def test_what_to_write_about(world: FactWorld, requests: list[TextRequest]) -> N
         assert len(request.generation) == 3 and all(str(request.subject) in p for p in request.generation)
         assert request.references and all(t.endswith(f" {request.target}.") for t in request.references)
         assert not any(str(request.subject) in t for t in request.references)
+        assert not any(name in t for t in request.references for name in world.reserved)
 
 
 def test_the_request_alone_decides(requests: list[TextRequest]) -> None:

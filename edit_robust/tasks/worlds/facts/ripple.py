@@ -71,7 +71,7 @@ class Extras:
         self._with: dict[tuple[str, str], list[Fact]] = {}
         for fact in world.facts:
             self._about.setdefault(fact.subject, []).append(fact)
-            if not fact.single_token:
+            if not fact.single_token and not fact.reserved:
                 self._with.setdefault((fact.relation, fact.object), []).append(fact)
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
