@@ -92,9 +92,11 @@ def test_it_answers_as_the_harness_itself_does(checkpoint: Callable[[str], Path]
     """The same numbers as lm-eval's adapter of the same network, before and after a change; none of it is left."""
     from lm_eval.models.huggingface import HFLM
 
+    from edit_robust.evaluate.lm_eval_model import InMemory
+
     model = CausalLM(str(checkpoint(kind)), device="cpu")
     changes = model.parameter_names([model.layer_at(1).name])
-    ours = measure._in_memory()(model, changes, 0)
+    ours = InMemory(model, changes, 0)
     for change in (0.0, 0.7):
         weight = model.layer_at(1).weight
         weight.data += change * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
