@@ -39,6 +39,8 @@ DISABLING, ACCUMULATION = "disabling edit", "accumulation"
 STRETCH = 12
 #: Of the edits that a guard refused, so many are made after all, to see what it saved.
 WORST = 3
+#: Of so many past edits, spread evenly, is asked what became of them.
+PAST = 60
 #: Of a batch, so many requests are replayed alone, those with the worst signs.
 SINGLES = 8
 
@@ -244,7 +246,7 @@ class Table:
         """Places of the requests edited until a step that the model still says: a sample of them."""
         ids = set(self.table[self.table.step <= step].id)
         past = [i for i, r in enumerate(self.requests) if r.id in ids]
-        some = [past[round(i)] for i in np.linspace(0, len(past) - 1, min(60, len(past)))] if past else []
+        some = [past[round(i)] for i in np.linspace(0, len(past) - 1, min(PAST, len(past)))] if past else []
         return [i for i, right in zip(some, self.observer.right(some), strict=False) if right]
 
     def _harmful(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edit_robust.core.data import Example, Request
+from edit_robust.core.data import Example, Probe, Request
 from edit_robust.evaluate.answers import Questions
 from edit_robust.evaluate.collapse import PERPLEXITY, SHARE
 from edit_robust.evaluate.statistics.success import accuracy, over_groups, perplexity, success
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from edit_robust.models.base import Model, Scores
     from edit_robust.tasks.base import HeldOut, Probes, Task
 
-#: Of so many requests the neighbours and the past edits are asked, spread evenly over the walk.
-ASKED = 60
+#: Of so many requests the neighbours are asked, spread evenly over the walk.
+ASKED = 20
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,22 @@ def harm(before: Standing, after: Standing) -> float:
 class Observer:
     """Asks a model how it stands, at whichever weights it has; its questions are made ready once.
 
-    past: numbers of the requests whose edits count as past ones. tokens: of held-out text.
-    Raises UserError, as its parts do, for a task whose questions do not fit.
+    changes: parameters that may change between two looks.   tokens: how much of the held-out text is read.
     """
 
     def __init__(
         self, model: Model, task: Task, requests: Sequence[Request], changes: Sequence[str], tokens: int
     ) -> None:
         self._scores = cast("Scores", model)
-        some = sorted({round(i) for i in np.linspace(0, len(requests) - 1, min(ASKED, len(requests)))})
+        some = {requests[round(i)].id for i in np.linspace(0, len(requests) - 1, min(ASKED, len(requests)))}
         self._text = self._made_ready(_documents(self._scores, task, tokens), changes)
         self.questions: Questions | None = None
         if hasattr(task, "probes"):
-            self.questions = Questions(requests, cast("Probes", task).probes(requests))
+            probes = [p for p in cast("Probes", task).probes(requests) if p.name in ("edit", "neighbourhood")]
+            self.questions = Questions(requests, [_only(p, some) for p in probes])
             self._asked = self._made_ready(self.questions.examples, changes)
-        self._around = (
-            np.empty(0, dtype=int) if self.questions is None else self.questions.rows(some, ["neighbourhood"])
-        )
+        here, everyone = self.questions, range(len(requests))
+        self._around = np.empty(0, dtype=int) if here is None else here.rows(everyone, ["neighbourhood"])
 
     def _made_ready(self, examples: Sequence[Example], changes: Sequence[str]) -> Any:
         return self._scores.scorer(examples, changes) if examples else None
@@ -103,6 +102,11 @@ class Observer:
         told = accuracy(self._asked.score(asked.tolist()))
         ends = np.cumsum([len(r) for r in rows])
         return [bool(told[end - len(r) : end].all()) for r, end in zip(rows, ends, strict=True)]
+
+
+def _only(probe: Probe, some: set[str]) -> Probe:
+    """Of the neighbourhood questions those about some requests; of the edits' own questions all."""
+    return probe if probe.name == "edit" else Probe(probe.name, tuple(e for e in probe.examples if e.group in some))
 
 
 def _documents(model: Scores, task: Task, tokens: int) -> list[Example]:
