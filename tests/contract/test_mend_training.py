@@ -238,6 +238,18 @@ def test_a_killed_training_goes_on_to_the_same_bits(
     assert not list((tmp_path / "killed" / "mend").glob("*.training.*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, dtype", [("gptj", "float32"), ("qwen2", "bfloat16"), ("llama", "bfloat16")])
+def test_training_on_other_networks(kind: str, dtype: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The hypernetwork is float32 and finite whatever the model's numbers are, and its edits are made."""
+    model = CausalLM(str(checkpoint(kind)), name=kind, device="cpu", dtype=dtype)
+    with left_as_found(model):
+        state = prepare(model, tmp_path, max_iterations=5, lr=1e-4)
+        edits = Mend(**QUICK).edit_each(model, TASK.requests()[:2], state)
+    assert all(t.dtype in (torch.float32, torch.float64) for t in tensors_of(state.given.hypernetwork))
+    assert not any(e.refused for e in edits) and all(e.delta.norm() > 0 for e in edits)
+
+
 def test_what_an_iteration_sees() -> None:
     recipe = replace(Mend(**QUICK).recipe, n_edits=2, n_loc=3)
     plan = Plan(7, (3, 1, 2, 1, 1, 1, 1, 2, 2, 1), 50, recipe, seed=1)
