@@ -117,3 +117,11 @@ def test_what_the_new_numbers_mean_is_explained() -> None:
     found = dict(explained(["GE_sampled", "RS_greedy", "generated_exact", "kl", "ripple_alias", "editing_ood_penalty"]))
     assert len(found) == 6 and any("teacher forced" in title for title in found)
     assert any("shifted questions" in text for text in found.values())
+
+
+def test_runs_without_records_want_none_of_them() -> None:
+    for nothing in (RunData("x", pd.DataFrame()), run([{"scope": "unedited", "probe": "edit", "value": 0.5}])):
+        assert not any(module.wants(nothing) for module in (generation, ripple, text_shifts))
+    pictures = {"probe": "edit", "shift": "fog", "severity": 1, "request": "a"}
+    images = run([{**pictures, "shift": "none", "severity": 0}, pictures, {**pictures, "probe": "original"}])
+    assert not text_shifts.wants(images), "shifts of images are drawn by others"
