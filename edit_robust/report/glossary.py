@@ -136,9 +136,9 @@ IMAGES: tuple[Entry, ...] = (
     (
         ("original_ood_penalty",),
         "Original task under corruptions (eq. 1)",
-        "Accuracy of the edited model less that of the unedited one, on the same corrupted images (of a language "
-        "model: on neighbouring questions under the same shifts of text); the mean over all corruptions and "
-        "severities. A fraction: -0.012 is a loss of 1.2 points in a hundred; 0 is no loss.",
+        "Accuracy of the edited model less that of the unedited one, on the same corrupted images (or shifted "
+        "questions, about what was not edited); the mean over all corruptions and severities. A fraction: -0.012 is a "
+        "loss of 1.2 points in a hundred; 0 is no loss.",
     ),
     (
         ("editing_ood_penalty", "unedited_editing_ood_penalty"),
