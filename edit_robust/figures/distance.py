@@ -44,7 +44,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
                 color, dash = look(len(all_groups), group.number, place)
                 style.line(ax, curve := style.combine(found), color, linestyle=dash)
                 if place == 0:
-                    endings.mark(ax, group.runs, curve, color)
+                    endings.mark(ax, group.runs, curve, color, beside=endings.longest(runs))
         ax.set_title(title)
         if not style.empty(ax):
             style.count_axis(ax, "number of edits in the model")

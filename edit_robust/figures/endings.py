@@ -16,6 +16,8 @@ from edit_robust.runs.reader import Run
 
 #: So many refused edits up to the last one count as an end.
 REFUSED = 3
+#: A walk of less than this share of the longest one's edits says that it was planned so.
+SHORT = 0.9
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,19 @@ def _no_numbers(run: RunData) -> End | None:
     return End(float(found["n_edits"].iloc[first]), "no numbers from here")
 
 
-def mark(ax: Axes, runs: Sequence[RunData], curve: Any, color: str, percent: bool = False) -> None:
+def longest(runs: Sequence[RunData]) -> float:
+    """Edits in the model at the end of the longest of some walks."""
+    return max((float(run.tidy["n_edits"].max()) for run in runs if len(run.tidy)), default=0.0)
+
+
+def mark(ax: Axes, runs: Sequence[RunData], curve: Any, color: str, percent: bool = False, beside: float = 0.0) -> None:
     """A cross on a group's curve where a run of it ended early, with the reason, and with how many runs did.
 
-    curve: of `style.combine`.
+    curve: of `style.combine`.   beside: length of the longest walk in the panel; one that was planned shorter says so.
     """
     ends = [end for run in runs if (end := ending(run)) is not None]
+    if not ends and (made := longest(runs)) < SHORT * beside:
+        ends = [End(made, f"all {made:.0f} edits made")] * len(runs)
     known = np.flatnonzero(np.isfinite(curve.mean))
     if not ends or not len(known):
         return
@@ -80,7 +89,7 @@ def mark(ax: Axes, runs: Sequence[RunData], curve: Any, color: str, percent: boo
     first = min(ends, key=lambda end: end.at)
     place = max(int(np.searchsorted(x, first.at, side="right")) - 1, 0)
     why = ", ".join(why for why, _ in Counter(end.why for end in ends).most_common(2))
-    text = f" {why}" + (f" ({len(ends)} of {len(runs)})" if len(runs) > 1 else "")
+    text = f" {why}" + (f" ({len(ends)} of {len(runs)})" if len(ends) < len(runs) else "")
     ax.plot([x[place]], [y[place]], color=color, marker="X", markersize=7, markeredgecolor="white", linestyle="none")
     right = bool(x[place] > 0.45 * max(ax.get_xlim()[1], x.max()))
     look: dict[str, Any] = {"fontsize": 8, "color": color, "ha": "right" if right else "left", "va": "bottom"}

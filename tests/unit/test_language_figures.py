@@ -148,3 +148,11 @@ def test_a_walk_that_was_stopped_says_so(tmp_path: Path) -> None:
     assert end is not None and (end.at, end.why) == (23, "failed here")
     (tmp_path / "status.json").write_text(json.dumps({"status": "complete"}))
     assert ending(stopped) is None
+
+
+def test_a_shorter_walk_beside_a_longer_one_says_that_it_was_planned_so() -> None:
+    runs = [sequence(length=30), sequence(editor="ft", length=60)]
+    for module in (scaling, forgetting):
+        assert "all 30 edits made" in texts(module.draw(runs)), module.NAME
+        assert not [t for t in texts(module.draw(runs)) if "60" in t]
+    assert not [t for t in texts(scaling.draw(runs[:1])) if "made" in t]

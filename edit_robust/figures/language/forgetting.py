@@ -51,7 +51,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
                 curve, color = style.combine(found), style.color_of(group.number)
                 style.line(ax, curve, color, True, name == "forgotten", **look)
                 if name == "forgotten":
-                    endings.mark(ax, group.runs, curve, color, percent=True)
+                    endings.mark(ax, group.runs, curve, color, percent=True, beside=endings.longest(runs))
         ax.set_title(title)
         if not style.empty(ax):
             style.percent_axis(ax)

@@ -55,7 +55,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
     figure, axes = style.panels(TITLE, 2, 2, width=4.7, height=2.75)
     for ax, (probe, short, words) in zip(axes.flat, PROBES, strict=False):
         for group in all_groups:
-            draw_rates(ax, group, probe, metric)
+            draw_rates(ax, group, probe, metric, endings.longest(runs))
         nothing = style.empty(ax)
         befores = [float(np.mean([unedited(run, probe, metric) for run in group.runs])) for group in all_groups]
         if not nothing:
@@ -84,14 +84,14 @@ def draw(runs: Sequence[RunData]) -> Figure:
     return figure
 
 
-def draw_rates(ax: Axes, group: Group, probe: str, metric: str) -> None:
+def draw_rates(ax: Axes, group: Group, probe: str, metric: str, beside: float = 0.0) -> None:
     """One group in one panel: thin newest, thick kept, a diamond at the end."""
     color, dash = style.color_of(group.number), style.dash_of(group.number)
     newest = [trailing_mean(series(r, scope="at-edit", probe=probe, metric=metric), WINDOW) for r in group.runs]
     style.line(ax, style.combine(newest), color, True, False, linewidth=0.9, linestyle=dash, alpha=0.8)
     kept = [series(run, scope="retention", probe=probe, metric=metric) for run in group.runs]
     style.line(ax, curve := style.combine(kept), color, True, linewidth=2.2, linestyle=dash)
-    endings.mark(ax, group.runs, curve, color, percent=True)
+    endings.mark(ax, group.runs, curve, color, percent=True, beside=beside)
     ends = [series(run, scope="final", probe=probe, metric=metric).iloc[-1:] for run in group.runs]
     end = [(float(one.index[0]), float(one.iloc[0])) for one in ends if len(one)]
     if end:
@@ -109,11 +109,12 @@ def draw_rates(ax: Axes, group: Group, probe: str, metric: str) -> None:
 def draw_perplexity(ax: Axes, all_groups: Sequence[Group], x: str) -> None:
     """Perplexity of every group on a log axis; infinite values as arrows at the top."""
     ax.set_title("Perplexity on plain text (log axis)")
+    beside = endings.longest([run for group in all_groups for run in group.runs]) if x == "n_edits" else 0.0
     for group in all_groups:
         found = [perplexity(run, x) for run in group.runs]
         color, dash = style.color_of(group.number), style.dash_of(group.number)
         style.line(ax, curve := style.combine(found, log=True), color, linestyle=dash)
-        endings.mark(ax, group.runs, curve, color)
+        endings.mark(ax, group.runs, curve, color, beside=beside)
     style.log_axis(ax)
     nothing = style.empty(ax)
     befores = [] if nothing else [first(group, x) for group in all_groups]

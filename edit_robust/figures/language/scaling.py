@@ -48,13 +48,13 @@ def draw(runs: Sequence[RunData]) -> Figure:
     """ES, PS and NS of the newest edit against the number of edits."""
     runs = sequences(runs)
     metric = rate_metric(runs)
-    grid = rows_of(groups(runs))
+    grid, beside = rows_of(groups(runs)), endings.longest(runs)
     figure, axes = style.panels(TITLE, max(len(grid), 1), len(PROBES))
     longest = 0
     for row, (editor, members) in enumerate(grid):
         for ax, (probe, short, words) in zip(axes[row], PROBES, strict=True):
             for group in members:
-                longest = max(longest, draw_group(ax, group, probe, metric))
+                longest = max(longest, draw_group(ax, group, probe, metric, beside))
             nothing = style.empty(ax)
             befores = [float(np.mean([unedited(run, probe, metric) for run in group.runs])) for group in members]
             if not nothing:
@@ -68,14 +68,14 @@ def draw(runs: Sequence[RunData]) -> Figure:
     return figure
 
 
-def draw_group(ax: style.Axes, group: Group, probe: str, metric: str) -> int:
+def draw_group(ax: style.Axes, group: Group, probe: str, metric: str, beside: float = 0.0) -> int:
     """Both trailing means of one group; gives back how many edits its longest run has."""
     found = [series(run, scope="at-edit", probe=probe, metric=metric) for run in group.runs]
     color, dash = style.color_of(group.number), style.dash_of(group.number)
     for window, width, opacity in zip(WINDOWS, (0.8, 2.2), (0.55, 1.0), strict=True):
         curve = style.combine(trailing_mean(one, window) for one in found)
         style.line(ax, curve, color, True, window == WINDOWS[-1], linewidth=width, alpha=opacity, linestyle=dash)
-    endings.mark(ax, group.runs, curve, color, percent=True)
+    endings.mark(ax, group.runs, curve, color, percent=True, beside=beside)
     return max((int(one.index.max()) for one in found if len(one)), default=0)
 
 
