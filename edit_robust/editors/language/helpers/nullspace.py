@@ -23,7 +23,11 @@ def null_spaces(
     Eigenvectors are kept under `work.cache`, under a hash of C, so that another threshold needs no new ones. UserError
     where the null space of a layer is empty or everything, with the nearest threshold at which no layer's is.
     """
-    spectra = {name: _spectrum(c, work) for name, c in moments.items()}
+    spectra = {}
+    with work.progress("Finding null spaces", len(moments)) as advance:
+        for name, c in moments.items():
+            spectra[name] = _spectrum(c, work)
+            advance(1)
     ranks = {name: int((values < threshold).sum()) for name, (values, _) in spectra.items()}
     if any(not 0 < ranks[name] < len(values) for name, (values, _) in spectra.items()):
         raise UserError(_complaint({name: values for name, (values, _) in spectra.items()}, ranks, threshold))
