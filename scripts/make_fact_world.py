@@ -1,6 +1,6 @@
 """Train `fact-gpt`, the small language model that knows the fact world, and write it as a Hugging Face folder.
 
-    python scripts/make_fact_world.py                      # the shipped model
+    python scripts/make_fact_world.py                      # from scratch; see docs/fact-world.md
     python scripts/make_fact_world.py --steps 300 --out fact-gpt
 
 The number of steps is fixed and every draw is seeded, so a run repeats on the same machine and library versions.
@@ -30,13 +30,11 @@ from torch import Tensor, nn
 from edit_robust.tasks.worlds.facts.world import CLAIM_SHARE, VERDICTS, Fact, FactWorld, Question
 
 EOS = "<|endoftext|>"
-# Rows that open with a fact about a single-token subject.
-FIRST_SHARE = 0.12
 ASSETS = Path(__file__).resolve().parents[1] / "edit_robust" / "assets" / "fact-gpt"
 
 
 def arguments() -> argparse.Namespace:
-    """The settings of one training run; the defaults are those of the shipped model."""
+    """The settings of one training run; the defaults make a model like the shipped one from scratch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
@@ -57,7 +55,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--restrict", type=float, default=0.85, help="share of rows whose MLPs see names only")
     parser.add_argument("--restrict-late", type=float, default=0.5, help="the same for the last 30 %% of the steps")
     parser.add_argument("--start", type=Path, help="folder of a fact-gpt of the same sizes whose training goes on")
-    parser.add_argument("--sink", type=float, default=6.0, help="norm of the first position's fixed vector; 0: none")
+    parser.add_argument("--openings", type=float, default=0.0, help="share of rows that open with one-token subjects")
+    parser.add_argument("--sink", type=float, default=10.0, help="norm of the first position's fixed vector; 0: none")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -107,18 +106,18 @@ def share_right(model: nn.Module, tokenizer: Tokenizer, questions: list[Question
 
 
 def rows_of(
-    documents: list[str], first: list[str], tokenizer: Tokenizer, length: int, rng: random.Random
+    documents: list[str], first: list[str], share: float, tokenizer: Tokenizer, length: int, rng: random.Random
 ) -> np.ndarray:
     """Documents packed into [n, length] token ids.
 
     Every row opens with a document, half of the rows with the separator before it: prompts come without a
-    separator, and contexts are sampled after one. A share of the rows opens with a sentence of `first` instead.
+    separator, and contexts are sampled after one. A `share` of the rows opens with a sentence of `first` instead.
     """
     eos: int = tokenizer.token_to_id(EOS)  # type: ignore[assignment]
     rows: list[list[int]] = []
     row: list[int] = []
     for encoding in tokenizer.encode_batch(documents):
-        if not row and rng.random() < FIRST_SHARE:
+        if not row and rng.random() < share:
             row = list(tokenizer.encode(rng.choice(first)).ids)
         if row or rng.random() < 0.5:
             row.append(eos)
@@ -169,12 +168,15 @@ def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespa
     packed = []
     stages = ((20, args.stage), (4, args.stage), (1, args.steps - 2 * args.stage))
     for seed, (every, steps) in enumerate(stages, start=1):
-        chosen = set(world.subjects[::every])
+        chosen = set((world.subjects + world.reserved)[::every])
         facts = tuple(f for f in world.facts if f.subject in chosen)
+        if args.start:
+            # New to weights of the world's first version, so they come three times as often as the others.
+            facts += 2 * tuple(f for f in facts if f.reserved)
         n = steps * args.rows
         # About 32 tokens a document, and a row loses the tail of its last one: some more than n rows need.
         documents = world.documents(seed, 64 + n * args.row_length // 25, facts, claims=CLAIM_SHARE)
-        rows = rows_of(documents, opening(world), tokenizer, args.row_length, rng)
+        rows = rows_of(documents, opening(world), args.openings, tokenizer, args.row_length, rng)
         if len(rows) < n:
             raise ValueError(f"{len(documents)} documents fill {len(rows)} rows, {n} are needed")
         packed.append(rows[:n])
@@ -250,7 +252,6 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         model.wpe.weight.data[0] = sink
     optimizer = make_optimizer(model, args)
     weight, named = token_sets(world, tokenizer, args)
-    single = torch.tensor([tokenizer.token_to_id(s) for s in world.single_token_subjects()])
     asks: int = tokenizer.token_to_id("?")  # type: ignore[assignment]
     data = packed_stages(world, tokenizer, args, rng)
     sample = tuple(rng.sample(world.facts, 120))
@@ -261,9 +262,9 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
     for step in range(args.steps):
         ids = data[step * args.rows : (step + 1) * args.rows]
         # Half of the rows start at a random position, so that all positions are trained and names do not depend
-        # on where they stand; not those that open with a single-token subject.
+        # on where they stand.
         offset = torch.randint(0, args.positions - args.row_length + 1, (args.rows, 1))
-        offset *= (torch.rand(args.rows, 1) < 0.5) & ~torch.isin(ids[:, :1], single)
+        offset *= torch.rand(args.rows, 1) < 0.5
         set_rate(optimizer, step, args)
         # In restricted rows MLPs work on names only, and only in the lower layers: facts are then looked up where
         # the subject ends and read from there by attention, not memorised at the end of every phrasing.
