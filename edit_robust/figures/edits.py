@@ -18,7 +18,7 @@ TITLE = "Every single edit"
 CAPTION = (
     "One dot an edit. Left: how much the edit changed the weights (Frobenius norm over all edited layers). Right: the "
     "number that a rank-one editor divides by; an edit with a very small one is very large, and often the one that "
-    "breaks the model. Crosses at the bottom mark edits that the editor refused to make. A dotted line stands where the "
+    "breaks the model. Crosses at the bottom mark edits that the editor refused. A dotted line stands where the "
     "model broke."
 )
 PANELS = (("delta_norm", "Size of the edit ‖Δ‖ (log axis)"), ("division_factor", "Division factor (log axis)"))

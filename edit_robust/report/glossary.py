@@ -54,7 +54,7 @@ LANGUAGE: tuple[Entry, ...] = (
         ("half_life", "half_life_es"),
         "Later edits until half are forgotten",
         "How many edits it takes until half of the earlier ones have been found forgotten at some check, by Kaplan and "
-        "Meier's estimate, in which edits that were last seen right count up to then. Empty where fewer were forgotten.",
+        "Meier's estimate, in which edits last seen right count up to then. Empty where fewer were forgotten.",
     ),
     (
         ("perplexity", "unedited_perplexity"),
@@ -65,7 +65,7 @@ LANGUAGE: tuple[Entry, ...] = (
     (
         ("inflection_edit",),
         "The model broke at",
-        "The edit at which what was lost slowly was lost at a stroke: perplexity doubled or a quarter of the past edits "
+        "The edit at which what was lost slowly was lost at once: perplexity doubled or a quarter of the past edits "
         "went, five times as fast as in the rest of the sequence, and for good. Whether that edit breaks the model by "
         "itself, or was the last of too many, is what `edit-robust autopsy` says.",
     ),
