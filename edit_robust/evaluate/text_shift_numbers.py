@@ -75,8 +75,11 @@ def _columns(records: pd.DataFrame) -> Iterator[Column]:
                 label, name = LABELS[key].format(protocol), f"{prefix}{key}{end}"
                 mean, low, high = _mean(rows)
                 heading = {EQ1: "eq. 1", EQ2: "eq. 2"}.get(key, "") if not prefix and not end else ""
-                interval = (low, high) if np.isfinite(low) and not prefix else (None, None)
-                yield Column(name, mean, label, moment, "difference", *interval, heading, score=True, brief=not end)
+                known = np.isfinite(low) and not prefix
+                yield Column(
+                    name, mean, label, moment, "difference",
+                    low if known else None, high if known else None, heading, score=True, brief=not end,
+                )  # fmt: skip
                 if scope == "at-edit":
                     yield from _parts(rows, key, end, protocol)
         yield from _own_drop(records, metric, end, protocol)
