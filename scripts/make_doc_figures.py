@@ -28,6 +28,7 @@ RUNS = {
         "-m editor=rome,memit task.n_requests=1000 trajectory.every=20",
         "editor=ft task.n_requests=400 trajectory.every=20",
     ),
+    "collapse": ("-m editor=rome,r-rome,memit,ft,memit-seq,alphaedit",),
     "scene-editing": ("experiment=scene-methods",),
 }
 
@@ -50,6 +51,7 @@ class Image:
 
 
 MADE = {
+    "collapse": Image("collapse", "forgetting"),
     "scaling": Image("fact-world", "scaling"),
     "forgetting": Image("fact-world", "forgetting"),
     "scene-tradeoff": Image("scene-editing", "tradeoff"),
