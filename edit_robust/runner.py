@@ -92,8 +92,8 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
     with folder.phase("load"):
         model = experiment.model()
     model.progress = ui.progress
-    folder.note(device=str(model.device), model=model.base, dtype=str(model.dtype))
-    folder.note(threads=experiment.threads.use(model.useful_threads))
+    threads = experiment.threads.use(model.useful_threads)
+    folder.note(device=str(model.device), model=model.base, dtype=str(model.dtype), threads=threads)
     layers = [model.layer_at(i).name for i in resolve_layers(experiment.layer, editor, model.n_layers)]
     folder.note(layers=layers, corpus=getattr(task, "corpus_source", None))
     _fits(folder.path, requests)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,10 @@ def test_what_cannot_be_examined(tmp_path: Path, fact_gpt: CausalLM) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", range(1, 11))
+@pytest.mark.parametrize("order", range(1, 11) if os.environ.get("EDIT_ROBUST_EVERY_ORDER") else [1])
 def test_r_rome_breaks_in_none_of_ten_orders(order: int, tmp_path: Path, fact_gpt: CausalLM) -> None:
-    """On the subjects of one token alone, which are the ones that disable ROME."""
+    """On the subjects of one token alone, which are the ones that disable ROME. All ten take four minutes: they are
+    made where EDIT_ROBUST_EVERY_ORDER is set, else the first."""
     hardest = ["editor=r-rome", "task.single_token=only", "task.n_requests=up-to-25", f"task.order={order}"]
     options = [*hardest, "trajectory.every=5", "text_tokens=800", "device=cpu", "tracker=none", "figures=false"]
     made = experiment(compose([*options, f"paths.outputs={tmp_path / 'outputs'}"]))
