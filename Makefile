@@ -38,6 +38,9 @@ bench: $(READY) ## Measure how fast it is, against what one would run otherwise;
 	$(BIN)/python scripts/bench.py $(ARGS)
 	$(BIN)/python scripts/bench_corruptions.py
 	$(BIN)/python scripts/bench_images.py
+	$(BIN)/python scripts/bench_solves.py
+	$(BIN)/python scripts/bench_retention.py --edits 40
+	$(BIN)/python scripts/bench_downstream.py
 
 assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 	$(BIN)/python scripts/make_fact_world.py $(ARGS)

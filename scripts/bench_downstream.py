@@ -124,5 +124,7 @@ def downstream_rows(n: int = 200) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
+    from bench_rows import shown
+
     torch.set_num_threads(1)
-    print(compare_downstream())
+    raise SystemExit(shown(list(downstream_rows()), 1, "otherwise: the network's own generate"))

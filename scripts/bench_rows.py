@@ -305,11 +305,11 @@ def _our_sequence(world: World, records: list[list[Example]]) -> np.ndarray:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def shown(rows: Sequence[Row], threads: int) -> int:
-    """Print the table; 1 where something is unequal or too slow, else 0."""
+def shown(rows: Sequence[Row], threads: int, against: str = "the reference's way: one padded batch a record") -> int:
+    """Print the table; 1 where something is unequal or too slow, else 0. against: what is compared with, in words."""
     unit = "CPU seconds" if threads == 1 else "seconds"
-    title = f"{threads} thread{'s' if threads > 1 else ''}; {unit}; the reference's way: one padded batch a record"
-    table = Table("what", "n", "reference's way", "here", "ratio", "floor", "equal", title=title, box=None)
+    title = f"{threads} thread{'s' if threads > 1 else ''}; {unit}; {against}"
+    table = Table("what", "n", "otherwise", "here", "ratio", "floor", "equal", title=title, box=None)
     bad = []
     for row in rows:
         share = row.before is None
