@@ -104,8 +104,8 @@ def printed(summary: dict, config: dict) -> str:
 
 def test_table_has_only_the_columns_that_exist() -> None:
     text = printed(FULL, SEQUENTIAL)
-    assert "unedited" in text and "right after its edit" in text and "kept by all past edits" in text
-    assert "at the end" not in text
+    headers = [column.header for column in summary_table(RunData("r", pd.DataFrame(), SEQUENTIAL, FULL)).columns]
+    assert headers == ["", "unedited", "right after its edit", "kept by all past edits"]
     for piece in ("the edit took (ES)", "98.0 %", "70.0 %", "perplexity", "5.10", "9.70", "17.30", "12.3 s", "35.0 %"):
         assert piece in text
     assert "refused" not in text
@@ -261,3 +261,11 @@ def test_page_shows_status_and_leaves_paths_out(tmp_path: Path) -> None:
 
 def test_page_without_runs(tmp_path: Path) -> None:
     assert "There is no run to show." in write_report([], tmp_path / "none.html").read_text()
+
+
+def test_a_narrow_table_breaks_words_and_no_numbers() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(summary_table(RunData("r", pd.DataFrame(), SEQUENTIAL, FULL)))
+    text = console.export_text()
+    assert "98.0 %" in text and max(len(line) for line in text.splitlines()) <= 80
+    assert not any(line.strip() == "%" for line in text.splitlines())
