@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,15 +51,10 @@ class Answers(Measure):
     def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:
         records: list[Record] = []
         arrays: dict[str, np.ndarray] = {}
-        asked: dict[bytes, Scores] = {}  # the last check and the end ask the same questions
+        score = once(self._scorer)
         for scope in point.scopes:
             index = self.questions.rows(scope.requests, scope.probes)
-            if (key := index.tobytes()) not in asked:
-                asked[key] = self._scorer.score(index.tolist())
-            scores = asked[key]
-            arrays[f"{scope.name}|index"] = index.astype(np.int32)
-            arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
-            arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)
+            arrays |= kept(scope.name, index, score(index))
             records += self._records(point, scope.name, self.questions.answered(arrays, scope.name))
         return Measured(records, arrays)
 
@@ -127,6 +122,28 @@ class Answered:
     by_probe: Mapping[str, np.ndarray]
     groups: Sequence[str]
     requests: np.ndarray
+
+
+def once(scorer: models.Scorer) -> Callable[[np.ndarray], Scores]:
+    """The scores of questions by their numbers, each set of them asked once: the last check and the end of a walk ask
+    the same. For one point: weights may have changed at the next."""
+    known: dict[bytes, Scores] = {}
+
+    def score(index: np.ndarray) -> Scores:
+        if (key := index.tobytes()) not in known:
+            known[key] = scorer.score(index.tolist())
+        return known[key]
+
+    return score
+
+
+def kept(scope: str, index: np.ndarray, scores: Scores) -> dict[str, np.ndarray]:
+    """A scope's answers as they are kept of a point; `Questions.answered` reads them."""
+    return {
+        f"{scope}|index": index.astype(np.int32),
+        f"{scope}|logp": scores.logp.astype(np.float32),
+        f"{scope}|hits": scores.hits.astype(np.float32),
+    }
 
 
 class Questions:

@@ -10,6 +10,7 @@ Numbers stand under the probe `NAME:PROTOCOL` (sst2:gcf-4), for what is asked ot
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -47,7 +48,7 @@ class Reads(Protocol):
         ...
 
 
-class AsksSets(Measure):
+class AsksSets(Measure, ABC):
     """Asks question sets; to inherit from, with `sets`.
 
     every:  of how many edits; also before the first and after the last.
@@ -62,9 +63,9 @@ class AsksSets(Measure):
                 raise UserError(f"{option}={value} of a downstream measure must be at least 1")
         self.every, self.tokens = every, tokens
 
+    @abstractmethod
     def sets(self, setting: Setting) -> list[QuestionSet]:
         """What is asked."""
-        raise NotImplementedError
 
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)

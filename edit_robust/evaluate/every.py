@@ -19,4 +19,9 @@ def due(point: Point, every: int, n: int) -> bool:
     if not newest:
         return point.whole
     first, done = min(newest), max(newest) + 1
-    return done // every > first // every or done == n
+    return crosses(first, done, every) or done == n
+
+
+def crosses(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` edits is reached on the way from `before` edits to `after`."""
+    return after // every > before // every

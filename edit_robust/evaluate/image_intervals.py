@@ -74,7 +74,7 @@ def intervals(
 def _names(pictures: Pictures | None, probe: str, request: str, n: int) -> Sequence[Hashable]:
     """The picture that each of n images shows; each its own where that was not kept."""
     found = pictures(probe, request) if pictures is not None else []
-    return found if len(found) == n else range(n)
+    return found or range(n)
 
 
 def _interval(

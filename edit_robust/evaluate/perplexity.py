@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from edit_robust.core.data import Column, Example
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from edit_robust.models.base import Scores
     from edit_robust.tasks.base import HeldOut
     from edit_robust.trajectories import Point
+
+
+def documents(model: Scores, texts: Iterable[str], tokens: int) -> list[Example]:
+    """As many of the texts as have `tokens` tokens together, the first in any case, each to be read whole."""
+    chosen: list[Example] = []
+    used = 0
+    for i, text in enumerate(texts):
+        used += len(model.text.encode(text))
+        if used > tokens and chosen:
+            break
+        chosen.append(Example(f"text/{i}", "", (text,)))
+    return chosen
 
 
 class Perplexity(Measure):
@@ -34,13 +46,7 @@ class Perplexity(Measure):
     def prepare(self, setting: Setting) -> None:
         super().prepare(setting)
         model, task = cast("Scores", setting.model), cast("HeldOut", setting.task)
-        chosen: list[Example] = []
-        used = 0
-        for i, text in enumerate(task.held_out()):
-            used += len(model.text.encode(text))
-            if used > self.tokens and chosen:
-                break
-            chosen.append(Example(f"text/{i}", "", (text,)))
+        chosen = documents(model, task.held_out(), self.tokens)
         self._scorer = model.scorer(chosen, setting.changes) if chosen else None
 
     def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:

@@ -15,6 +15,7 @@ from edit_robust.core.data import Column, Record, Scores
 from edit_robust.core.errors import UserError
 from edit_robust.evaluate.answers import Questions
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
+from edit_robust.evaluate.every import crosses
 from edit_robust.evaluate.forgetting import Forgetting as Forgotten
 from edit_robust.evaluate.retention_matrix import HOWS, all_of
 from edit_robust.evaluate.statistics.success import Forgetting, accuracy, forgetting, success
@@ -83,7 +84,7 @@ class Retention(Measure):
         if self.every is None:
             return any(s.name == "retention" for s in point.scopes)
         last = point.n_edits == len(self.setting.requests)
-        return last or point.n_edits // self.every > (point.n_edits - newest) // self.every
+        return last or crosses(point.n_edits - newest, point.n_edits, self.every)
 
     def _asked(self, scope: str, requests: Sequence[int], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Of some requests, whether they are right; what `answers` has just asked is not asked again."""

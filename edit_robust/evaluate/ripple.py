@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from edit_robust.core.data import Column, Example, Probe, Record, Request, TextRequest
-from edit_robust.evaluate.answers import Answered, Questions
+from edit_robust.evaluate.answers import Answered, Questions, kept, once
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
 from edit_robust.evaluate.columns_language import MOMENTS
 from edit_robust.evaluate.moments import at_moments
@@ -50,14 +50,14 @@ class Ripple(Measure):
     def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:
         records: list[Record] = []
         arrays: dict[str, np.ndarray] = {}
+        if self._scorer is None:
+            return Measured()
+        score = once(self._scorer)
         for scope in point.scopes:
             index = self.questions.rows(scope.requests, scope.probes)
-            if self._scorer is None or not len(index):
+            if not len(index):
                 continue
-            scores = self._scorer.score(index.tolist())
-            arrays[f"{scope.name}|index"] = index.astype(np.int32)
-            arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
-            arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)
+            arrays |= kept(scope.name, index, score(index))
             records += self._records(point, scope.name, self.questions.answered(arrays, scope.name))
         return Measured(records, arrays)
 

@@ -12,6 +12,7 @@ import numpy as np
 from edit_robust.core.data import Example, Probe, Request
 from edit_robust.evaluate.answers import Questions
 from edit_robust.evaluate.collapse import PERPLEXITY, SHARE
+from edit_robust.evaluate.perplexity import documents
 from edit_robust.evaluate.statistics.success import accuracy, over_groups, perplexity, success
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Observer:
     ) -> None:
         self._scores = cast("Scores", model)
         some = {requests[round(i)].id for i in np.linspace(0, len(requests) - 1, min(ASKED, len(requests)))}
-        self._text = self._made_ready(_documents(self._scores, task, tokens), changes)
+        texts = cast("HeldOut", task).held_out() if hasattr(task, "held_out") else ()
+        self._text = self._made_ready(documents(self._scores, texts, tokens), changes)
         self.questions: Questions | None = None
         if hasattr(task, "probes"):
             probes = [p for p in cast("Probes", task).probes(requests) if p.name in ("edit", "neighbourhood")]
@@ -107,15 +109,3 @@ class Observer:
 def _only(probe: Probe, some: set[str]) -> Probe:
     """Of the neighbourhood questions those about some requests; of the edits' own questions all."""
     return probe if probe.name == "edit" else Probe(probe.name, tuple(e for e in probe.examples if e.group in some))
-
-
-def _documents(model: Scores, task: Task, tokens: int) -> list[Example]:
-    """As many of the task's held-out documents as have `tokens` tokens together, as the perplexity of a run reads."""
-    chosen: list[Example] = []
-    used = 0
-    for i, text in enumerate(cast("HeldOut", task).held_out() if hasattr(task, "held_out") else ()):
-        used += len(model.text.encode(text))
-        if used > tokens and chosen:
-            break
-        chosen.append(Example(f"text/{i}", "", (text,)))
-    return chosen

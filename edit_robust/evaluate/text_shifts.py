@@ -10,7 +10,7 @@ import numpy as np
 from edit_robust.core.data import Column, Example, Probe, Record, Request, TextRequest
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.evaluate import text_shift_numbers
-from edit_robust.evaluate.answers import Answered, Questions
+from edit_robust.evaluate.answers import Answered, Questions, kept, once
 from edit_robust.evaluate.base import Measure, Measured, Needs, Recorder, Results, Setting
 from edit_robust.evaluate.statistics.success import accuracy, probe_metrics
 from edit_robust.shifts.severities import read_shifts
@@ -118,16 +118,14 @@ class TextShifts(Measure):
     def at(self, point: Point, found: Mapping[str, Measured]) -> Measured:
         records: list[Record] = []
         arrays: dict[str, np.ndarray] = {}
+        score = once(self._scorer)
         for scope in point.scopes:
             if scope.name == "retention" and (not self.retention or scope.probes is not None):
                 continue
             index = self.questions.rows(scope.requests)
             if not len(index):
                 continue
-            scores = self._scorer.score(index.tolist())
-            arrays[f"{scope.name}|index"] = index.astype(np.int32)
-            arrays[f"{scope.name}|logp"] = scores.logp.astype(np.float32)
-            arrays[f"{scope.name}|hits"] = scores.hits.astype(np.float32)
+            arrays |= kept(scope.name, index, score(index))
             self._know_before(index, arrays if scope.name == "unedited" else {})
             answered = self.questions.answered(arrays, scope.name)
             records += self._records(self.setting.recorder(point), scope.name, index, answered)

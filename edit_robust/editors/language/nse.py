@@ -30,7 +30,6 @@ from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.past import Past, Scaled
 from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
 from edit_robust.editors.language.helpers.signs import key_signs, over_layers
-from edit_robust.editors.language.helpers.values import subject_rows
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 
@@ -146,8 +145,7 @@ class Nse(RememberingEditor):
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
     ) -> Float[Tensor, " n"]:
         """||z - h|| of every request, with h as the model now has it."""
-        now = model.block_output(state.layers[-1], *subject_rows(model, requests, ["{}"]))
-        return (targets.double() - now.to(targets.device).double()).norm(dim=1)
+        return self.residual(model, requests, targets, state, 1).norm(dim=1)
 
     def _due(self, distance: Float[Tensor, " n"]) -> list[int]:
         """The requests to write in this pass. Those that are not numbers are, so that their edit is refused."""

@@ -23,7 +23,7 @@ from edit_robust.editors.base import State
 from edit_robust.editors.language.helpers.contexts import flatten
 from edit_robust.editors.language.helpers.norms import rescaled
 from edit_robust.editors.language.helpers.pair_values import optimise_pairs
-from edit_robust.editors.language.helpers.values import subject_rows
+from edit_robust.editors.language.helpers.values import Values, subject_rows
 from edit_robust.editors.language.memit import Memit
 from edit_robust.models.language.causal_lm import CausalLM
 
@@ -38,17 +38,10 @@ class Pmet(Memit):
     kl_factor: float = 1.0
     mom2_update_weight: float = 6000.0
 
-    def targets(
-        self, model: CausalLM, requests: Sequence[Request], state: State[Any]
-    ) -> tuple[Float[Tensor, "n d"], list[dict[str, float]]]:
-        found, infos = [], []
-        for i in range(0, len(requests), self.value_batch):
-            some = requests[i : i + self.value_batch]
-            values = optimise_pairs(model, state.layers[-1], some, flatten(state.given.groups), **self.optimisation)
-            values = rescaled(values, model, state.layers[-1], "mlp", state.given.mean_norm)
-            found.append(values.value)
-            infos += values.info
-        return torch.cat(found), infos
+    def values(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Values:
+        layer, templates = state.layers[-1], flatten(state.given.groups)
+        found = optimise_pairs(model, layer, requests, templates, **self.optimisation)
+        return rescaled(found, model, layer, "mlp", state.given.mean_norm)
 
     def residual(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int

@@ -10,6 +10,7 @@ A method is a subclass of `LayerEditor`: it says `factors`, V of dW = R V^T, or,
 """
 # Without postponed annotations: the constructors of subclasses repeat these, in modules that do not know their names.
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -31,6 +32,7 @@ from edit_robust.editors.language.helpers.signs import TOLD, key_signs, over_lay
 from edit_robust.editors.language.helpers.values import (
     Cutoff,
     Options,
+    Values,
     optimise_values,
     subject_rows,
     value_options,
@@ -73,7 +75,7 @@ class Climb:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LayerEditor:
+class LayerEditor(ABC):
     """An editor that writes values into several layers, bottom up.
 
     v_lr, v_num_grad_steps, v_weight_decay, clamp_norm_factor, kl_factor: of the value optimisation.
@@ -138,9 +140,9 @@ class LayerEditor:
         """What edits are made with: `Given` or more. moments: C of each layer, float64."""
         return Given(groups, {n: Inverse.of(c) for n, c in moments.items()})
 
+    @abstractmethod
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         """V of dW = R V^T, float64. LinAlgError where there is none."""
-        raise NotImplementedError
 
     def term(self, problem: LayerProblem, state: State[Any]) -> Term:
         """The change of the layer; it is written before the layers above are looked at."""
@@ -161,14 +163,16 @@ class LayerEditor:
         found, infos = [], []
         for i in range(0, len(requests), self.value_batch):
             some = requests[i : i + self.value_batch]
-            templates = flatten(state.given.groups)
-            values = optimise_values(
-                model, state.layers[-1], "block", some, templates, **self.optimisation, cutoff=self.cutoff()
-            )
-            values = rescaled(values, model, state.layers[-1], "block", state.given.mean_norm)
+            values = self.values(model, some, state)
             found.append(values.value)
             infos += values.info
         return torch.cat(found), infos
+
+    def values(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Values:
+        """The values of requests that are optimised side by side."""
+        layer, templates = state.layers[-1], flatten(state.given.groups)
+        found = optimise_values(model, layer, "block", requests, templates, **self.optimisation, cutoff=self.cutoff())
+        return rescaled(found, model, layer, "block", state.given.mean_norm)
 
     def residual(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int
@@ -228,11 +232,10 @@ class LayerEditor:
         terms: dict[str, Term] = {}
         read: dict[str, Tensor] = {}
         signs: dict[str, list[dict[str, float]]] = {}
-        inverses = getattr(state.given, "inverses", {})
         for i, name in enumerate(state.layers):
             layer = model.layers[name]
             bare, keys = bare_and_mean_keys(model, name, requests, state.given.groups)
-            signs[name] = key_signs(bare, keys, inverses.get(name))
+            signs[name] = key_signs(bare, keys, state.given.inverses[name])
             residual = self.residual(model, requests, targets, state, len(state.layers) - i)
             read[name] = keys
             k = keys.double().T
