@@ -194,7 +194,7 @@ def test_alphaedit_stays_in_the_null_space(bench: Bench) -> None:
     state = bench.start(editor)
     made, _ = in_sequence(bench, editor, state, ONE_BY_ONE)
     for layer in state.layers:
-        basis = state.given.bases[layer]
+        basis = state.given.pasts[layer].basis
         for edit in made:
             w = edit.delta.terms[bench.model.layers[layer].weight_name].dense().double()
             assert relative(w @ basis @ basis.T, w) < 1e-6

@@ -19,6 +19,7 @@ from edit_robust.editors.language.helpers import norms
 from edit_robust.editors.language.helpers.norms import mean_norm, rescaled
 from edit_robust.editors.language.helpers.values import optimise_values
 from edit_robust.editors.language.memit import Memit
+from edit_robust.editors.language.pmet import Pmet
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 
@@ -113,6 +114,22 @@ def test_the_mean_norm(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert mean_norm(model, layer, "block", task, 1000, options, work) == m
     with pytest.raises(UserError, match=r"needs 10 or more requests that are not edited, and task=small has 9"):
         mean_norm(model, layer, "block", OtherFacts(9), 1000, options, work)
+
+
+@pytest.mark.parametrize("editor, site", [(Memit, "block"), (Pmet, "mlp")])
+def test_the_norm_is_measured_where_values_are_written(bench: Bench, editor: type, site: str) -> None:
+    """PMET's values are outputs of the MLP, bounded by its norm: at the block's output they would grow longer."""
+    made = editor(norm_rescale="nas", **bench.options(v_lr=0.5))
+    state = start(bench, made, [1])
+    model, layer, others = bench.model, state.layers[0], OtherFacts(20).others
+    v0 = torch.stack([output(bench, layer, r) for r in others])
+
+    def mean(where: str) -> float:
+        values = optimise_values(model, layer, where, others, ["{}"], **made.optimisation)
+        return float((v0 + values.delta.double()).norm(dim=1).sort().values[:19].mean())
+
+    assert state.given.mean_norm == pytest.approx(mean(site), rel=1e-5)
+    assert abs(mean("mlp") / mean("block") - 1) > 1e-3, "both places give the same norm: this test says nothing"
 
 
 def test_the_norm_is_the_unedited_models(bench: Bench, tmp_path: Path) -> None:

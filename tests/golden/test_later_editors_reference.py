@@ -147,7 +147,8 @@ def test_in_sequence(recorded: Recorded, run: str) -> None:
 def test_null_spaces_have_the_recorded_ranks(recorded: Recorded) -> None:
     for run in ("alphaedit_b1", "alphaedit_published_b1"):
         state = recorded.start(MADE[run.removesuffix("_b1")], [0, 1, 2])
-        for layer, basis in state.given.bases.items():
+        for layer, past in state.given.pasts.items():
+            basis = past.basis
             about = recorded.expected[run]["projector"][f"{layer}.weight"]
             assert basis.shape[1] == about["rank"]
             with np.load(WHOLE / "second_moment.npz") as kept:

@@ -47,8 +47,8 @@ def gram(some: list[dict[str, Tensor]]) -> Tensor:
     return sum((p["layer"].double().T @ p["layer"].double() for p in some), torch.zeros(D, D, dtype=torch.float64))
 
 
-def fresh(base: Any = None, project: Any = None) -> Past:
-    return Past(base or Inverse.of(LAMBDA * moment()), "layer", torch.device("cpu"), project)
+def fresh(base: Any = None, basis: Tensor | None = None) -> Past:
+    return Past(base or Inverse.of(LAMBDA * moment()), "layer", torch.device("cpu"), basis)
 
 
 # -- factored and dense --------------------------------------------------------------------------------------------
@@ -134,8 +134,8 @@ def test_the_null_space_has_its_own_coordinates(tmp_path: Path) -> None:
     some, k = pieces(1, 2, 1, 7, 9), keys(3).double().T
     basis = null_spaces({"layer": moment()}, 0.5, Workspace(tmp_path))["layer"]
     p = basis @ basis.T
-    past = fresh(Identity(2.0, basis.shape[1], basis.device), lambda x: basis.T @ x)
-    v = basis @ past.solve(some, past.coordinates(k))
+    past = fresh(Identity(2.0, basis.shape[1], basis.device), basis)
+    v = past.inputs(past.solve(some, past.coordinates(k)))
     assert relative(v, alphaedit_dense(p, k, 2.0, gram(some))) < 1e-10
     assert relative(p @ v, v) < 1e-12
     off = k - p @ k

@@ -14,29 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import State, check_numbers
-from edit_robust.editors.language.helpers.contexts import Groups
-from edit_robust.editors.language.helpers.family import LayerProblem
+from edit_robust.editors.base import check_numbers
 from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.nullspace import null_spaces
 from edit_robust.editors.language.helpers.past import Identity, Past
-from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
-from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.tasks.base import Task
-
-
-@dataclass(frozen=True)
-class _Given(GivenPast):
-    """bases: U of every layer."""
-
-    bases: Mapping[str, Float[Tensor, "d_in r"]]
+from edit_robust.editors.language.helpers.remembering import RememberingEditor
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,27 +44,9 @@ class AlphaEdit(RememberingEditor):
         super().__post_init__()
         check_numbers({"nullspace_threshold": self.nullspace_threshold, "l2": self.l2}, {})
 
-    def given(
-        self,
-        model: CausalLM,
-        groups: Groups,
-        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
-        task: Task,
-        work: Workspace,
-    ) -> Any:
-        inverses = {n: Inverse.of(c) for n, c in moments.items()}
+    def pasts(
+        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+    ) -> Mapping[str, Past]:
+        """Solves with L2 I on the null space alone."""
         bases = null_spaces(moments, self.nullspace_threshold, work)
-        pasts = {
-            n: Past(Identity(self.l2, u.shape[1], u.device), n, u.device, partial(_coordinates, u))
-            for n, u in bases.items()
-        }
-        return _Given(groups, inverses, pasts, bases)
-
-    def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
-        basis: Tensor = state.given.bases[problem.layer.name]
-        return basis @ super().factors(problem, state)
-
-
-def _coordinates(basis: Float[Tensor, "d r"], k: Float[Tensor, "d n"]) -> Float[Tensor, "r n"]:
-    """U^T k."""
-    return basis.T @ k
+        return {n: Past(Identity(self.l2, u.shape[1], u.device), n, u.device, u) for n, u in bases.items()}

@@ -8,12 +8,14 @@ c-th iteration, in all, in which every sampled context ranks the target first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import UserError
+from edit_robust.core.work import Workspace
 from edit_robust.editors.base import check_numbers
 from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.past import Past
@@ -45,11 +47,16 @@ class Encore(RememberingEditor):
             raise UserError("editor.mom2_update_weight and editor.l2 are both 0: nothing holds the update back")
         Cutoff.of(self.prob_cutoff)
 
-    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+    def pasts(
+        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+    ) -> Mapping[str, Past]:
         """Solves with lambda C + gamma I, which gets a factor of its own."""
-        held = self.mom2_update_weight * moment
-        held.diagonal().add_(self.l2)
-        return Past(Inverse.of(held), layer, moment.device)
+        found = {}
+        for name, c in moments.items():
+            held = self.mom2_update_weight * c
+            held.diagonal().add_(self.l2)
+            found[name] = Past(Inverse.of(held), name, c.device)
+        return found
 
     def cutoff(self) -> Cutoff | None:
         return Cutoff.of(self.prob_cutoff)

@@ -8,13 +8,14 @@ arXiv 2410.02355) and of what follows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+from edit_robust.core.work import Workspace
 from edit_robust.editors.base import State, check_numbers
 from edit_robust.editors.language.helpers.family import LayerProblem
 from edit_robust.editors.language.helpers.moments import Inverse
@@ -41,9 +42,11 @@ class MemitSeq(RememberingEditor):
         super().__post_init__()
         check_numbers({"mom2_update_weight": self.mom2_update_weight}, {})
 
-    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+    def pasts(
+        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+    ) -> Mapping[str, Past]:
         """Solves with lambda C."""
-        return Past(Scaled(inverse, self.mom2_update_weight), layer, moment.device)
+        return {n: Past(Scaled(inverses[n], self.mom2_update_weight), n, c.device) for n, c in moments.items()}
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         past = state.given.pasts[problem.layer.name]

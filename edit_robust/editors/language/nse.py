@@ -70,9 +70,11 @@ class Nse(RememberingEditor):
         if self.max_iterations < 2:
             raise UserError(f"editor.max_iterations={self.max_iterations} must be at least 2: the last one only looks")
 
-    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
+    def pasts(
+        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+    ) -> Mapping[str, Past]:
         """Solves with lambda C."""
-        return Past(Scaled(inverse, self.mom2_update_weight), layer, moment.device)
+        return {n: Past(Scaled(inverses[n], self.mom2_update_weight), n, c.device) for n, c in moments.items()}
 
     def given(
         self,

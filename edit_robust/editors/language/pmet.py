@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,8 +20,6 @@ from torch import Tensor
 
 from edit_robust.core import Request
 from edit_robust.editors.base import State
-from edit_robust.editors.language.helpers.contexts import flatten
-from edit_robust.editors.language.helpers.norms import rescaled
 from edit_robust.editors.language.helpers.pair_values import optimise_pairs
 from edit_robust.editors.language.helpers.values import Values, subject_rows
 from edit_robust.editors.language.memit import Memit
@@ -32,16 +30,16 @@ from edit_robust.models.language.causal_lm import CausalLM
 class Pmet(Memit):
     """Precise editing of several layers. The options are MEMIT's, with the published step and weights as defaults."""
 
+    site: ClassVar[Literal["block", "mlp"]] = "mlp"
+
     name: str = "pmet"
     v_lr: float = 0.2
     v_num_grad_steps: int = 30
     kl_factor: float = 1.0
     mom2_update_weight: float = 6000.0
 
-    def values(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Values:
-        layer, templates = state.layers[-1], flatten(state.given.groups)
-        found = optimise_pairs(model, layer, requests, templates, **self.optimisation)
-        return rescaled(found, model, layer, "mlp", state.given.mean_norm)
+    def optimised(self, model: CausalLM, layer: str, requests: Sequence[Request], templates: Sequence[str]) -> Values:
+        return optimise_pairs(model, layer, requests, templates, **self.optimisation)
 
     def residual(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int

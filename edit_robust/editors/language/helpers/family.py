@@ -90,6 +90,8 @@ class LayerEditor(ABC):
     batches: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("injection", "trace", "block_output")
     takes: ClassVar[type[Request]] = TextRequest
+    #: Where a value is found, see `optimise_values`: the output of the last edited block, or of its MLP.
+    site: ClassVar[Literal["block", "mlp"]] = "block"
     #: Warning signs that it may tell (`core.signs`); the weight of a key and the ratio where C is at hand.
     signs: ClassVar[tuple[str, ...]] = TOLD
     #: Whether an edit leaves its keys for later ones: {layer name: [n, d_in] in float32}, a piece in `state.carried`.
@@ -171,8 +173,12 @@ class LayerEditor(ABC):
     def values(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Values:
         """The values of requests that are optimised side by side."""
         layer, templates = state.layers[-1], flatten(state.given.groups)
-        found = optimise_values(model, layer, "block", requests, templates, **self.optimisation, cutoff=self.cutoff())
-        return rescaled(found, model, layer, "block", state.given.mean_norm)
+        found = self.optimised(model, layer, requests, templates)
+        return rescaled(found, model, layer, self.site, state.given.mean_norm)
+
+    def optimised(self, model: CausalLM, layer: str, requests: Sequence[Request], templates: Sequence[str]) -> Values:
+        """The values as the optimisation finds them, at `site` of the layer's block."""
+        return optimise_values(model, layer, self.site, requests, templates, **self.optimisation, cutoff=self.cutoff())
 
     def residual(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int
@@ -196,7 +202,7 @@ class LayerEditor(ABC):
         )
         given = self.given(model, groups, moments, task, work)
         if self.norm_rescale is not None:
-            m = mean_norm(model, layers[-1], "block", task, self.norm_samples, self.optimisation, work)
+            m = mean_norm(model, layers[-1], self.site, task, self.norm_samples, self.optimisation, work)
             given = replace(given, mean_norm=m)
         return State(tuple(layers), given)
 

@@ -10,7 +10,7 @@ same bits as made edit by edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,8 +110,8 @@ class Grown:
 class Past:
     """N of one layer for whatever pieces a state carries; remembers the latest, from which the next one is made.
 
-    base: M.   layer: under which name pieces hold its keys, [n, d_in].   project: gives M's coordinates [d, n] of keys
-    [d_in, n], in float64 on M's device; None: they are the keys' own.
+    base: M.   layer: under which name pieces hold its keys, [n, d_in].   basis: U, float64, where M is a matrix on the
+    span of its orthonormal columns; None: M is one on all inputs.
     """
 
     def __init__(
@@ -119,16 +119,20 @@ class Past:
         base: Regular,
         layer: str,
         device: torch.device,
-        project: Callable[[Float[Tensor, "d_in n"]], Float[Tensor, "d n"]] | None = None,
+        basis: Float[Tensor, "d_in d"] | None = None,
     ) -> None:
-        self.base, self.layer, self._device, self._project = base, layer, device, project
+        self.base, self.layer, self.basis, self._device = base, layer, basis, device
         self._seen: list[Piece] = []
         self._grown: Grown | None = None
 
     def coordinates(self, k: Float[Tensor, "d_in n"]) -> Float[Tensor, "d n"]:
-        """Keys as M knows them."""
+        """Keys as M knows them, float64 on M's device: U^T k."""
         k = k.to(self._device, torch.float64)
-        return k if self._project is None else self._project(k)
+        return k if self.basis is None else self.basis.T @ k
+
+    def inputs(self, v: Float[Tensor, "d n"]) -> Float[Tensor, "d_in n"]:
+        """What a solution in M's coordinates is as inputs of the layer: U v."""
+        return v if self.basis is None else self.basis @ v
 
     def grown(self, carried: Sequence[Piece], like: Float[Tensor, "d n"]) -> Grown:
         """N after the pieces of `carried`, in their order. like: a tensor with d rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,13 +29,15 @@ class GivenPast(Given):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RememberingEditor(LayerEditor):
-    """dW = R K^T (M + K_p K_p^T + K K^T)^-1; a subclass says what M is. An edit leaves its keys."""
+    """dW = R K^T (M + K_p K_p^T + K K^T)^-1; a subclass says what M is, and where. An edit leaves its keys."""
 
     remembers: ClassVar[bool] = True
 
-    def past(self, layer: str, moment: Float[Tensor, "d_in d_in"], inverse: Inverse) -> Past:
-        """What the solves of a layer keep, before any edit; inverse: C^-1."""
-        raise NotImplementedError
+    @abstractmethod
+    def pasts(
+        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+    ) -> Mapping[str, Past]:
+        """What the solves of every layer keep, before any edit. moments: C, float64; inverses: C^-1."""
 
     def given(
         self,
@@ -45,8 +48,8 @@ class RememberingEditor(LayerEditor):
         work: Workspace,
     ) -> Any:
         inverses = {n: Inverse.of(c) for n, c in moments.items()}
-        return GivenPast(groups, inverses, {n: self.past(n, c, inverses[n]) for n, c in moments.items()})
+        return GivenPast(groups, inverses, self.pasts(moments, inverses, work))
 
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:
         past: Past = state.given.pasts[problem.layer.name]
-        return past.solve(state.carried, past.coordinates(problem.keys))
+        return past.inputs(past.solve(state.carried, past.coordinates(problem.keys)))
