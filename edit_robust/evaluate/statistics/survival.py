@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import CensoredData, ecdf
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,8 @@ def survival(ages: Float[np.ndarray, " m"], died: Bool[np.ndarray, " m"]) -> Sur
     if not died.any():
         one = np.ones(1)
         return Survival(np.zeros(1), one, one, one, len(ages), 0, float(ages.max()))
+    from scipy.stats import CensoredData, ecdf  # heavy to import, and many runs have nothing to estimate
+
     found = ecdf(CensoredData(uncensored=ages[died], right=ages[~died])).sf
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # of bounds that do not exist where none is alive
