@@ -148,14 +148,21 @@ def figure(
 def report(
     names: Names = None,
     out: Annotated[Path | None, typer.Option("--out", help="HTML file; outputs/report.html otherwise.")] = None,
+    claims: Annotated[
+        Path | None, typer.Option("--claims", help="Write the papers' claims alone, as a .md or .csv file.")
+    ] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """Write one self-contained HTML page about runs. Without a name: about all complete runs."""
     from edit_robust.figures.frame import RunData
     from edit_robust.report import write_report
+    from edit_robust.report.claim_files import write_claims
 
-    runs = _find(names, outputs)
-    typer.echo(write_report([RunData.of(r) for r in runs], out or outputs / "report.html"))
+    runs = [RunData.of(r) for r in _find(names, outputs)]
+    if claims is not None:
+        typer.echo(write_claims(runs, claims))
+    if claims is None or out is not None:
+        typer.echo(write_report(runs, out or outputs / "report.html"))
 
 
 @app.command()
