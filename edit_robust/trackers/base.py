@@ -26,11 +26,13 @@ class Tracker(Protocol):
 def key_of(record: Mapping[str, Any]) -> str:
     """A readable name of what a record measures: `at-edit/edit/success`, `model/<layer>/drift_fro`.
 
-    A record about one request has its name in it, `at-edit/<request>/edit/accuracy`: several requests are measured at
-    one step, and would be one number otherwise.
+    An answer about one request has its name in it, `at-edit/<request>/edit/accuracy`: several requests are measured at
+    one step, and would be one number otherwise. What an editor tells of its edits has not, `at-edit/key_ratio`: it is a
+    curve over edits, and there may be thousands of them.
     """
     shift = str(record.get("shift") or "none")
     shifted = "" if shift == "none" else f"{shift}-{record.get('severity', 0)}"
-    about = (record.get("scope"), record.get("request"), record.get("probe"))
+    probe = record.get("probe")
+    about = (record.get("scope"), record.get("request") if probe else None, probe)
     parts = (*about, shifted, record.get("layer"), record.get("metric"))
     return "/".join(str(part) for part in parts if part)

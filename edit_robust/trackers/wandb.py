@@ -165,14 +165,16 @@ def logged_in(wandb: Any) -> bool:
 
 
 def row_of(step: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One step's records as one row: readable names, and the places it may be drawn against."""
+    """One step's records as one row: readable names, and the places it may be drawn against. Of several edits made at
+    one step, what their editor tells of them is averaged."""
     row: dict[str, Any] = {"step": step}
+    values: dict[str, list[float]] = {}
     for record in records:
         row |= {name: record[name] for name in ("n_edits", "alpha") if record.get(name) is not None}
         value = record.get("value")
         if value is not None and not math.isnan(value):
-            row[key_of(record)] = float(value)
-    return row
+            values.setdefault(key_of(record), []).append(float(value))
+    return row | {key: sum(some) / len(some) for key, some in values.items()}
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,17 @@ def test_several_requests_at_one_step_have_keys_of_their_own() -> None:
     assert row["at-edit/edit/success"] == 0.5
 
 
+def test_what_editors_tell_is_a_curve_over_edits() -> None:
+    """One name for all edits, not one for each: a sequence of thousands has a handful of curves."""
+    sign = RECORD | {"probe": "", "metric": "key_ratio"}
+    rows = [row_of(step, [sign | {"request": str(step), "value": step / 4}]) for step in (1, 2)]
+    assert [row["at-edit/key_ratio"] for row in rows] == [0.25, 0.5] and len(rows[0] | rows[1]) == 4
+    batch = row_of(1, [sign | {"request": name, "value": value} for name, value in (("a", 1.0), ("b", 2.0))])
+    assert batch["at-edit/key_ratio"] == 1.5
+    layered = row_of(1, [sign | {"request": "a", "layer": "h.0.w"}])
+    assert layered["at-edit/h.0.w/key_ratio"] == 0.5
+
+
 def test_mirrors_a_run_offline_when_not_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = fake_wandb(monkeypatch)
     whole_run(WandbTracker(tags=["t"]), tmp_path)
