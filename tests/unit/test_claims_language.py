@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,15 @@ from edit_robust.report.html import write_report
 
 DISABLING = {"culprit_kind": "disabling edit"}
 STRAW = {"culprit_kind": "accumulation"}
+
+
+pytestmark = pytest.mark.slow
+
+
+@cache
+def plain(editor: str = "rome", at: int | None = None) -> list[RunData]:
+    """Walks that forget nothing until they break; made once, and so is what is derived from them."""
+    return walk_runs(editor, at=at)
 
 
 def slow(slope: float, start: float = 0.2):
@@ -48,7 +58,7 @@ def test_a_gradual_phase(slope: float, expected: str) -> None:
 
 def test_what_comes_after_the_break_is_no_gradual_phase() -> None:
     assert abs(found(walk_runs(at=35, jump=0.7), "gradual phase of rome").difference) < 0.1
-    early = found(walk_runs(at=12), "gradual phase of rome")
+    early = found(plain(at=12), "gradual phase of rome")
     assert (early.units, early.note) == (0, "no walk has 3 checks before it broke")
 
 
@@ -63,39 +73,39 @@ def test_an_abrupt_phase() -> None:
 
 
 def test_a_walk_that_did_not_break_may_break_later() -> None:
-    one = found(walk_runs(), "abrupt phase of rome")
+    one = found(plain(), "abrupt phase of rome")
     assert one.verdict == "not seen" and one.high < 0 and "no break in 6 walks of up to 120 edits" in one.note
-    assert "longer walks might" in one.note and "forgetting jumps" not in " ".join(claims(walk_runs()).claim)
-    assert "not the paper's claim" in found(walk_runs("r-rome", at=81), "abrupt phase of r-rome").note
+    assert "longer walks might" in one.note and "forgetting jumps" not in " ".join(claims(plain()).claim)
+    assert "not the paper's claim" in found(plain("r-rome", at=81), "abrupt phase of r-rome").note
 
 
 LATER = "MEMIT breaks later than ROME"
 
 
 def test_memit_breaks_later() -> None:
-    rome = walk_runs(at=81)
-    for memit in (walk_runs("memit"), walk_runs("memit", at=102)):
+    rome = plain(at=81)
+    for memit in (plain("memit"), plain("memit", at=102)):
         one = found([*rome, *memit], LATER)
         assert (one.verdict, one.units) == (
             "agrees",
             6,
         ) and one.note == "6 later, 0 earlier, 0 tied or not to be compared"
-    assert verdict([*walk_runs(), *walk_runs("memit", at=81)], LATER) == "disagrees"
+    assert verdict([*plain(), *plain("memit", at=81)], LATER) == "disagrees"
     mixed = walk_runs("memit", at=[50, 102, 50, 102, 50, 102])
     assert verdict([*rome, *mixed], LATER) == "not seen"
 
 
 def test_ties_and_walks_too_short_tell_nothing() -> None:
-    neither = found([*walk_runs(), *walk_runs("memit")], LATER)
+    neither = found([*plain(), *plain("memit")], LATER)
     assert (neither.verdict, neither.units) == ("not seen", 0) and "in no order" in neither.note
-    assert found([*walk_runs(at=81), *walk_runs("memit", at=81)], LATER).units == 0
+    assert found([*plain(at=81), *plain("memit", at=81)], LATER).units == 0
     other = {"task": {"name": "world", "order": 0, "n_requests": 120}}
     cut = walk_run("memit", length=60, config=other)
     assert found([walk_run(at=81, config=other), cut], LATER).units == 0, "stopped at 60, before ROME broke"
     assert found([walk_run(at=41, config=other), cut], LATER).units == 1
-    assert found(walk_runs(), LATER).note == "no runs of MEMIT"
+    assert found(plain(), LATER).note == "no runs of MEMIT"
     another = [walk_run("memit", model, order + 3) for model, order in UNITS]
-    assert found([*walk_runs(at=81), *another], LATER).note == "no runs of both on the same requests"
+    assert found([*plain(at=81), *another], LATER).note == "no runs of both on the same requests"
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0.5, "agrees"), (0.1, "not seen"), (0.0, "disagrees")])
@@ -109,7 +119,7 @@ def test_ft_c_forgets_fast(level: float, expected: str) -> None:
 def test_ft_c_never_breaks() -> None:
     never = "FT-C never breaks"
     assert verdict(walk_runs("ft", forgotten=slow(0.5)), never) == "agrees"
-    assert verdict(walk_runs("ft", at=81), never) == "disagrees"
+    assert verdict(plain("ft", at=81), never) == "disagrees"
     assert verdict(walk_runs("ft", at=[81, None] * 3), never) == "not seen"
     assert (
         found(walk_runs("ft", UNITS[:4]), never).note
@@ -129,7 +139,7 @@ def test_mend_half_dead_or_too_short() -> None:
     assert verdict(walk_runs("mend", takes=[0.3, 0.7] * 3), "(preferred") == "not seen"
     short = found(walk_runs("mend", takes=0.1, length=60), "(preferred")
     assert (short.units, short.note) == (0, "no walk of 70 edits")
-    assert found(walk_runs(), "(preferred").note == "no runs of MEND"
+    assert found(plain(), "(preferred").note == "no runs of MEND"
 
 
 @pytest.mark.parametrize(("part", "expected"), [(1 / 3, "agrees"), (1.0, "not seen"), (3.0, "disagrees")])
@@ -146,7 +156,7 @@ def test_a_ratio_of_next_to_nothing_is_none() -> None:
     runs = [*walk_runs(noise=0.0), *walk_runs("memit", noise=0.0)]
     one = found(runs, "forgotten at the check")
     assert one.verdict == "not seen" and np.isnan(one.difference) and "too little was forgotten" in one.note
-    assert found(walk_runs(), "forgotten at the check").note == "no runs of MEMIT"
+    assert found(plain(), "forgotten at the check").note == "no runs of MEMIT"
 
 
 def test_fieller_is_the_t_test_turned_round() -> None:
@@ -178,7 +188,7 @@ def test_what_the_culprit_does_alone(editor: str, words: str, kind: dict, other:
     unlooked = found(walk_runs(editor, at=81), words)
     assert unlooked.units == 0 and "edit-robust autopsy" in unlooked.note
     assert found(walk_runs(editor), words).note == "no break in 6 walks of up to 120 edits"
-    assert found(walk_runs("ft"), words).note == f"no runs of {editor.upper()}"
+    assert found(plain("ft"), words).note == f"no runs of {editor.upper()}"
 
 
 FALL = "downstream tasks fall"
@@ -199,7 +209,7 @@ def test_downstream_falls_with_the_break(step: float, expected: str) -> None:
 def test_an_even_loss_of_skill_is_none_with_the_break() -> None:
     one = found(walk_runs(at=75, skill=stepping(0.0, -0.004)), FALL)
     assert one.verdict == "not seen" and one.note.startswith("mean F1 55.4 % before, 47.1 % after")
-    assert "asked downstream questions" in found(walk_runs(at=75), FALL).note
+    assert "asked downstream questions" in found(plain(at=75), FALL).note
     assert found(walk_runs(skill=stepping(-0.5)), FALL).units == 0, "nothing broke"
 
 
