@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,16 @@ class LowRank:
 
     def norm(self) -> float:
         """Frobenius norm through the r x r Gram matrices, without building the product."""
-        gram = (self.u.double().T @ self.u.double()) * (self.v.double().T @ self.v.double())
-        return float(gram.sum().clamp_min(0).sqrt())
+        return self._norm
+
+    @cached_property
+    def _norm(self) -> float:
+        u, v = self.u.double(), self.v.double()
+        return float(((u.T @ u) * (v.T @ v)).sum().clamp_min(0).sqrt())
+
+    def finite(self) -> bool:
+        """Whether all numbers of both factors are. One that is not makes an element of a Gram matrix's diagonal so."""
+        return math.isfinite(self.norm())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,6 +81,9 @@ class Dense:
 
     def norm(self) -> float:
         return float(self.m.double().norm())
+
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.m).all())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,7 +164,7 @@ class Delta:
         return Delta({k: t.truncate(r) for k, t in self.terms.items()}, self.base, self.info)
 
     def finite(self) -> bool:
-        return all(bool(torch.isfinite(x).all()) for t in self.terms.values() for x in t.tensors().values())
+        return all(t.finite() for t in self.terms.values())
 
     def digest(self) -> str:
         """Hash of the exact bits of the change."""

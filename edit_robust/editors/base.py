@@ -149,16 +149,18 @@ def refusal(edit: Edit, reason: str) -> Edit:
     return Edit(Delta({}, edit.delta.base, {"refused": reason}), info)
 
 
-def sized(edit: Edit, model: Editable) -> Edit:
+def sized(edit: Edit, model: Editable, sizes: dict[str, float] | None = None) -> Edit:
     """The edit with the warning sign that every change has, told of each of its requests before it is applied.
 
     `relative_norm` is ||dW||_F / ||W||_F with W as it stands, the largest of all changed matrices (of biases where
-    nothing else changes). An edit without a change tells none.
+    nothing else changes). An edit without a change tells none. sizes: ||W||_F by name, filled here for further edits
+    of the same weights.
     """
+    known = {} if sizes is None else sizes
     norms = edit.delta.norms()
     wide = {name for name, term in edit.delta.terms.items() if min(term.shape) > 1} or set(norms)
-    sizes = {n: float(torch.linalg.vector_norm(model.matrix(n).float())) for n in wide}
-    ratios = [norms[name] / size for name, size in sizes.items() if size > 0]
+    known |= {n: float(torch.linalg.vector_norm(model.matrix(n).float())) for n in wide - set(known)}
+    ratios = [norms[name] / known[name] for name in wide if known[name] > 0]
     if not ratios or any("relative_norm" in i for i in edit.info):
         return edit
     return replace(edit, info=[{**i, "relative_norm": max(ratios)} for i in edit.info])
@@ -199,8 +201,9 @@ def edit_or_refuse(editor: Editor, model: Editable, requests: Sequence[Request],
 def edit_each_or_refuse(editor: Editor, model: Editable, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
     """`editor.edit_each`; where it has no solution for some of the requests, they are edited one by one and those
     refused as `singular`."""
+    sizes: dict[str, float] = {}
     try:
-        return [sized(edit, model) for edit in editor.edit_each(model, requests, state)]
+        return [sized(edit, model, sizes) for edit in editor.edit_each(model, requests, state)]
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError, RuntimeError) as error:
         if not is_singular(error):
             raise
