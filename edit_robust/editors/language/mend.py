@@ -27,6 +27,7 @@ from edit_robust.editors.language.helpers.hypernetwork import (
     Shape,
     Statistics,
     Target,
+    Tokens,
     targets_of,
 )
 from edit_robust.editors.language.helpers.hypernetwork_files import (
@@ -151,32 +152,44 @@ class Mend:
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State) -> Edit:
         seen = factors_of(model, edit_texts(model, requests), state.given.hypernetwork.targets)
-        return self._change(model, seen, state)
+        return self._changes(model, [seen], state)[0]
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State) -> list[Edit]:
         edits: list[Edit] = []
         for i in range(0, len(requests), _TOGETHER):
             texts = edit_texts(model, requests[i : i + _TOGETHER])
             seen = factors_of(model, texts, state.given.hypernetwork.targets)
-            edits += [self._change(model, [one], state) for one in seen]
+            edits += self._changes(model, [[one] for one in seen], state)
         return edits
 
     @torch.no_grad()
-    def _change(self, model: CausalLM, seen: Sequence[Factors], state: State) -> Edit:
-        """One change for all texts."""
+    def _changes(self, model: CausalLM, seen: Sequence[Sequence[Factors]], state: State) -> list[Edit]:
+        """An independent change for all texts of each, transformed by the networks in one batch."""
         hypernetwork, rates = state.given.hypernetwork, state.given.rates
-        tokens, carry = together(seen), {}
-        with_these = None
-        if self.mode == "public":
-            found, after = hypernetwork.follow([tokens], self._so_far(state))
-            carry = _as_piece(after)
-            with_these = found
-        info: list[dict[str, Any]] = [{"edit_loss": f.loss / f.n} for f in seen]
-        if with_these is not None and any(s.count < 2 for s in with_these[0].values()):
-            return refusal(Edit(Delta({}, model.position), info), "one token has no standard deviation")
-        transformed = hypernetwork.transform([tokens], with_these)[0]
-        delta = Delta(hypernetwork.terms(transformed, rates), model.position)
-        return refuse_nonfinite(Edit(delta, [{**i, "delta_norm": delta.norm()} for i in info], carry))
+        tokens = [together(texts) for texts in seen]
+        followed = [self._followed(one, state) for one in tokens]
+        some = [i for i, (found, _) in enumerate(followed) if all(s.count > 1 for s in found.values())]
+        statistics = [followed[i][0] for i in some] if self.mode == "public" else None
+        out = hypernetwork.transform([tokens[i] for i in some], statistics) if some else []
+        transformed = dict(zip(some, out, strict=True))
+        edits = []
+        for i, texts in enumerate(seen):
+            info: list[dict[str, Any]] = [{"edit_loss": f.loss / f.n} for f in texts]
+            if i not in transformed:
+                edits.append(refusal(Edit(Delta({}, model.position), info), "one token has no standard deviation"))
+                continue
+            delta = Delta(hypernetwork.terms(transformed[i], rates), model.position)
+            info = [{**told, "delta_norm": delta.norm()} for told in info]
+            edits.append(refuse_nonfinite(Edit(delta, info, followed[i][1])))
+        return edits
+
+    def _followed(self, tokens: dict[str, Tokens], state: State) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
+        """The statistics that each projection of an edit is normalised with where they follow the edits, and those
+        after it as later edits are told of them; both empty where they stay as the training left them."""
+        if self.mode != "public":
+            return {}, {}
+        found, after = state.given.hypernetwork.follow([tokens], self._so_far(state))
+        return found[0], _as_piece(after)
 
     def _so_far(self, state: State) -> dict[Shape, Statistics]:
         """The statistics of what the edits before this one saw."""

@@ -38,14 +38,10 @@ def factors_of(model: CausalLM, texts: Sequence[Text], targets: Sequence[Target]
     goals = [token for ids, n in texts for token in ids[n:]]
     losses, seen = losses_and_gradients(model, rows, reads, goals, [t.name for t in targets])
     lengths = [len(r) for r in rows]
-    pieces = {name: (found.inputs.split(lengths), found.gradients.split(lengths)) for name, found in seen.items()}
+    pieces = {name: Tokens.split(found.inputs, found.gradients, lengths) for name, found in seen.items()}
     sums = losses.split([len(ids) - n for ids, n in texts])
     return [
-        Factors(
-            {name: Tokens.of(inputs[i], gradients[i]) for name, (inputs, gradients) in pieces.items()},
-            len(sums[i]),
-            float(sums[i].sum()),
-        )
+        Factors({name: of[i] for name, of in pieces.items()}, len(sums[i]), float(sums[i].sum()))
         for i in range(len(texts))
     ]
 

@@ -30,6 +30,10 @@ EPSILON = 1e-7
 PARTS = ("u", "v", "bias", "mode_scale.weight", "mode_shift.weight")
 
 
+#: Rows that are transformed at once where no gradient is needed.
+_ROWS = 128
+
+
 @dataclass(frozen=True)
 class Target:
     """A projection that is edited. shape: [d_in, d_out]; row: its place among those of the same shape."""
@@ -63,10 +67,15 @@ class Tokens:
     delta: Float[Tensor, "rows d_out"]
 
     @staticmethod
-    def of(u: Float[Tensor, "tokens d_in"], delta: Float[Tensor, "tokens d_out"]) -> Tokens:
-        """Without the tokens that have no part in the loss, or no input; in float32."""
+    def split(
+        u: Float[Tensor, "tokens d_in"], delta: Float[Tensor, "tokens d_out"], lengths: Sequence[int]
+    ) -> list[Tokens]:
+        """Of texts of so many tokens each, without tokens that have no part in the loss, or no input; in float32."""
         taking_part = (u != 0).any(-1) & (delta != 0).any(-1)
-        return Tokens(u[taking_part].float(), delta[taking_part].float())
+        left = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+        kept = torch.cat([taking_part.new_zeros(1, dtype=torch.long), taking_part.cumsum(0)])[left].diff().tolist()
+        parts = u[taking_part].float().split(kept), delta[taking_part].float().split(kept)
+        return [Tokens(*both) for both in zip(*parts, strict=True)]
 
     def scale(self, factor: float) -> Tokens:
         """Of a loss `factor` times as large."""
@@ -150,12 +159,15 @@ class ShapeNetwork:
 
     def __call__(self, z: Float[Tensor, "n D"], row: Int[Tensor, " n"]) -> Float[Tensor, "n D"]:
         """Normalised rows transformed, each as one of the projection `row`."""
+        if not torch.is_grad_enabled() and len(z) > _ROWS:  # what lies between fits in the processor's cache
+            return torch.cat([self(some, which) for some, which in zip(z.split(_ROWS), row.split(_ROWS), strict=True)])
         for i in range(self.depth):
             u, v, bias, scale, shift = (self.parameters[f"layers.{i}.{part}"] for part in PARTS)
-            before = scale[row] * (z @ v.T @ u.T + bias) + shift[row]
+            before = torch.addcmul(shift[row], scale[row], torch.addmm(bias, z @ v.T, u.T))
             # its gradient at 0 is 1, as that of `clamp(min=0)` was when MEND was written: all values start at exactly
             # 0, and with a gradient of 0 there (that of relu) nothing but the rates would ever learn
-            z = z + torch.where(before >= 0, before, torch.zeros_like(before))
+            learning = before.requires_grad
+            z = z + (torch.where(before >= 0, before, torch.zeros_like(before)) if learning else before.relu_())
         return z
 
 
@@ -222,20 +234,17 @@ class Hypernetwork:
         for shape, network in self.networks.items():
             mine = [t for t in self.targets if t.shape == shape]
             device = network.parameters["layers.0.u"].device
-            parts, rows = [], []
-            for i, edit in enumerate(edits):
+            seen = [edit[t.name] for edit in edits for t in mine]
+            lengths = [len(tokens.u) for tokens in seen]
+            z = torch.cat([torch.cat([tokens.u for tokens in seen]), torch.cat([tokens.delta for tokens in seen])], 1)
+            followed = None if statistics is None else [of[t.name] for of in statistics for t in mine]
+            z = _normalised(z.to(device), lengths, network.statistics if followed is None else followed)
+            row = torch.tensor([t.row for t in mine] * len(edits), device=device)
+            out = network(z, row.repeat_interleave(torch.tensor(lengths, device=device)))
+            pieces = iter(zip(*(part.split(lengths) for part in out.split(list(shape), 1)), strict=True))
+            for of in found:
                 for target in mine:
-                    seen = edit[target.name]
-                    statistic = network.statistics if statistics is None else statistics[i][target.name]
-                    z = torch.cat([seen.u, seen.delta], 1).to(device)
-                    parts.append((z - statistic.mean.float()) / (statistic.std().float() + EPSILON))
-                    rows += [target.row] * len(z)
-            out = network(torch.cat(parts), torch.tensor(rows, device=device, dtype=torch.long))
-            pieces = iter(out.split([len(p) for p in parts]))
-            for i in range(len(edits)):
-                for target in mine:
-                    u, delta = next(pieces).split(list(shape), 1)
-                    found[i][target.name] = Tokens(u, delta)
+                    of[target.name] = Tokens(*next(pieces))
         return found
 
     @torch.no_grad()
@@ -248,6 +257,16 @@ class Hypernetwork:
                 LowRank((rate * seen.delta).T.contiguous(), seen.u.T.contiguous())
             )
         return found
+
+
+def _normalised(
+    z: Float[Tensor, "rows D"], lengths: Sequence[int], statistics: Statistics | Sequence[Statistics]
+) -> Float[Tensor, "rows D"]:
+    """Rows less the mean, over the deviation: of one statistic, or of one for each so many rows."""
+    if isinstance(statistics, Statistics):
+        return (z - statistics.mean.float()) / (statistics.std().float() + EPSILON)
+    parts = zip(z.split(list(lengths)), statistics, strict=True)
+    return torch.cat([(part - s.mean.float()) / (s.std().float() + EPSILON) for part, s in parts])
 
 
 def rows_by_shape(targets: Sequence[Target]) -> dict[Shape, int]:
