@@ -77,12 +77,12 @@ class Prune(Memit):
         self,
         model: CausalLM,
         groups: Groups,
-        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        moments: dict[str, Float[Tensor, "d_in d_in"]],
         task: Task,
         work: Workspace,
     ) -> PruneGiven:
+        layers = [model.layers[n] for n in moments]  # read first: they are taken out
         made = super().given(model, groups, moments, task, work)
-        layers = [model.layers[n] for n in moments]
         tops = {layer.weight_name: largest_singular_value(layer.matrix()) for layer in layers}
         for name, top in tops.items():
             if not top > 0:

@@ -135,12 +135,13 @@ class LayerEditor(ABC):
         self,
         model: CausalLM,
         groups: Groups,
-        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        moments: dict[str, Float[Tensor, "d_in d_in"]],
         task: Task,
         work: Workspace,
     ) -> Any:
-        """What edits are made with: `Given` or more. moments: C of each layer, float64."""
-        return Given(groups, {n: Inverse.of(c) for n, c in moments.items()})
+        """What edits are made with: `Given` or more. moments: C of each layer, float64; taken out of the dictionary
+        where nobody needs it any more, as a wide model's are gigabytes."""
+        return Given(groups, {n: Inverse.of(moments.pop(n)) for n in list(moments)})
 
     @abstractmethod
     def factors(self, problem: LayerProblem, state: State[Any]) -> Float[Tensor, "d_in n"]:

@@ -23,23 +23,24 @@ def null_spaces(
     Eigenvectors are kept under `work.cache`, under a hash of C, so that another threshold needs no new ones. UserError
     where the null space of a layer is empty or everything, with the nearest threshold at which no layer's is.
     """
-    spectra = {}
+    found, bases = {}, {}
     with work.progress("Finding null spaces", len(moments)) as advance:
         for name, c in moments.items():
-            spectra[name] = _spectrum(c, work)
+            values, vectors = _spectrum(c, work)
+            found[name], rank = values, int((values < threshold).sum())
+            bases[name] = vectors[:, :rank].clone().to(c.device)  # values ascend
+            del vectors  # of a wide layer they are gigabytes, and the next layer's come
             advance(1)
-    ranks = {name: int((values < threshold).sum()) for name, (values, _) in spectra.items()}
-    if any(not 0 < ranks[name] < len(values) for name, (values, _) in spectra.items()):
-        raise UserError(_complaint({name: values for name, (values, _) in spectra.items()}, ranks, threshold))
-    return {  # values ascend; a copy, so that the other vectors need not stay
-        name: vectors[:, : ranks[name]].clone().to(moments[name].device) for name, (_, vectors) in spectra.items()
-    }
+    ranks = {name: basis.shape[1] for name, basis in bases.items()}
+    if any(not 0 < ranks[name] < len(values) for name, values in found.items()):
+        raise UserError(_complaint(found, ranks, threshold))
+    return bases
 
 
 def _spectrum(c: Float[Tensor, "d d"], work: Workspace) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
     """Eigenvalues of a symmetric matrix, ascending, and its eigenvectors, one a column; on the CPU."""
     c = c.double()
-    digest = hashlib.sha256(c.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(c.cpu().contiguous().numpy().data).hexdigest()[:16]
 
     def make() -> dict[str, Tensor]:
         values, vectors = torch.linalg.eigh((c + c.T) / 2)
