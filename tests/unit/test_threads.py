@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.runs import CommandLine
 
 from edit_robust.config.compose import compose
 from edit_robust.config.identity import run_id
@@ -105,13 +104,16 @@ def test_the_option_is_no_part_of_a_runs_identity() -> None:
 
 
 @pytest.mark.slow
-def test_jobs_of_a_sweep_share_the_cores(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_share_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two jobs at once under joblib: each takes its share, one thread on the built-in model, and says so."""
-    command = [sys.executable, "-m", "edit_robust.cli", "run", "-m", "hydra/launcher=joblib"]
     options = ["hydra.launcher.n_jobs=2", "seed=0,1", "task.n_requests=1", "editor=ft", "editor.num_steps=1"]
     options += ["tracker=none", "figures=false", "text_tokens=50", f"paths.outputs={tmp_path}"]
-    clean = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    done = subprocess.run([*command, *options], env=clean, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("OMP_WAIT_POLICY", "EDIT_ROBUST_OMP_NUM_THREADS"):  # set by the command: taken back after the test
+        monkeypatch.setenv(name, "")
+        os.environ.pop(name)
+    said = CommandLine(monkeypatch, capsys)("run", "-m", "hydra/launcher=joblib", *options)
+    assert said.code == 0, said.err[-2000:]
     statuses = sorted(p.read_text() for p in tmp_path.glob("runs/*/status.json"))
     assert len(statuses) == 2 and all('"threads": "1 (' in s for s in statuses)
