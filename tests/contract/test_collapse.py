@@ -35,12 +35,17 @@ def walk(tmp_path: Path, model: CausalLM, *more: str) -> Run:
     return go(Experiment(**{**made.__dict__, "model": lambda: model}))
 
 
-QUICK, SLOW = (10,), (1, 2, 5, 6, 9, 13, 16, 19, 20)
+#: The first and the last, and one at every distance from the check before it; 8 and 13 stand in tests below.
+QUICK, SLOW = (10,), (1, 2, 6, 19, 20)
 
 
 @pytest.mark.parametrize("at", [*QUICK, *(pytest.param(at, marks=pytest.mark.slow) for at in SLOW)])
 def test_a_planted_disabling_edit_is_named_wherever_it_stands(at: int, tmp_path: Path, fact_gpt: CausalLM) -> None:
-    run = walk(tmp_path, fact_gpt, f"editor.at={at}")
+    named(walk(tmp_path, fact_gpt, f"editor.at={at}"), at, fact_gpt)
+
+
+def named(run: Run, at: int, fact_gpt: CausalLM) -> None:
+    """Edit `at` of the run is suspected by its records, and named by its autopsy."""
     id_ = fact_gpt_request(run, at)
     suspected = run.summary
     assert (suspected["inflection_edit"], suspected["culprit_edit"], suspected["culprit_id"]) == (at, at, id_)
@@ -98,6 +103,7 @@ def test_the_guard_that_is_named_prevents_the_break(tmp_path: Path, fact_gpt: Ca
     assert "the suspect is edit 13" in lines[0] and "‖ΔW‖ / ‖W‖" in lines[0]
     assert "`edit-robust run editor=planted editor.guard=norm`" in lines[1] and "1 of these 20 edits" in lines[1]
     assert "autopsy" in lines[2] and broken.id in lines[2]
+    named(broken, 13, fact_gpt)
     kept = walk(tmp_path, fact_gpt, "editor.at=13", "editor.guard=norm")
     assert kept.summary["inflection_edit"] is None and kept.summary["n_guarded"] == kept.summary["n_refused"] == 1
     assert kept.summary["perplexity"] < 1.1 * kept.summary["unedited_perplexity"]
