@@ -89,6 +89,7 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
     """Load, prepare, and evaluate every point of the walk that has not been measured yet."""
     editor, trajectory, task = experiment.editor, experiment.trajectory, experiment.task
     requests = task.requests()
+    _fill_a_batch(trajectory, len(requests), task.name)
     with folder.phase("load"):
         model = experiment.model()
     model.progress = ui.progress
@@ -128,6 +129,16 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
                 evaluation.at(point)
         evaluation.flush()
     ledger.keep_total(setting.before, model)
+
+
+def _fill_a_batch(trajectory: Trajectory, n: int, task: str) -> None:
+    """Fewer requests than a batch would make another experiment than the one that was asked for."""
+    size = getattr(trajectory, "batch_size", None)
+    if size is not None and size > n:
+        raise UserError(
+            f"trajectory.batch_size={size} is more than the requests of task={task}, which are {n}: give "
+            f"trajectory.batch_size={n}, or a larger task.n_requests"
+        )
 
 
 def _fits(path: Path, requests: Sequence[Request]) -> None:

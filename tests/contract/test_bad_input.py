@@ -310,6 +310,13 @@ def test_rome_in_batches(say: CommandLine, quick: Quick, loaded: CausalLM) -> No
     _fails(override(quick(), "trajectory=batch"), "rome writes one fact at a time")
 
 
+def test_fewer_requests_than_a_batch(quick: Quick) -> None:
+    """Said before the model is loaded, and not made a smaller batch of, which would be another experiment."""
+    expected = "trajectory.batch_size=5 is more than the requests of task=counterfact, which are 4: give .*batch_size=4"
+    for more in (["trajectory.batch_size=5"], ["trajectory=batch", "trajectory.batch_size=5"]):
+        _fails(override(quick("memit"), *more), expected)
+
+
 # -- where results go ----------------------------------------------------------------------------------------------
 
 
