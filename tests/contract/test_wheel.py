@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _command(site: Path, cwd: Path, *args: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "edit_robust.cli", *args]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -47,9 +47,7 @@ def test_the_wheel_holds_configs_and_assets(installed: Path) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_runs_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    """The built-in model and world, in one process each for `check` and `run`."""
-    assert "ok: editor rome" in _command(installed, tmp_path, "check", "editor=rome")
-    assert not list(tmp_path.iterdir())
+    """The built-in model and world: the run's config is composed and checked first, as `check` does it."""
     given = ["task.n_requests=2", "editor.v_num_grad_steps=3", "editor.mom2_n_samples=20", "text_tokens=200"]
     out = _command(installed, tmp_path, "run", *given, "editor.context_templates=bare", "tracker=none", "figures=false")
     assert "outputs/runs/rome-fact-gpt-fact-world-sequential-" in out
