@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.runs import options, override
+from helpers.runs import go, options, override, prepared
 
 from edit_robust.core import Delta
+from edit_robust.models.language.causal_lm import CausalLM
 
 
 def start(given: list[str], outputs: Path) -> subprocess.Popen[bytes]:
@@ -27,6 +28,11 @@ def finish(given: list[str], outputs: Path) -> tuple[bytes, list[str]]:
     process = start(given, outputs)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error.decode()
+    return kept(outputs)
+
+
+def kept(outputs: Path) -> tuple[bytes, list[str]]:
+    """Records and changes of the only run there."""
     (run,) = (outputs / "runs").iterdir()
     changes = [Delta.load(p).digest() for p in sorted((run / "deltas").glob("*.safetensors"))]
     return (run / "records.jsonl").read_bytes(), changes
@@ -51,12 +57,17 @@ def kill(given: list[str], outputs: Path, at_point: int, seconds: float) -> None
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_gone_on_with(checkpoint: Callable[[str], Path], facts: Path, tmp_path: Path) -> None:
-    """Killed while it starts, or loads, or prepares; then among its edits; then run to its end."""
+def test_a_killed_process_is_gone_on_with(
+    checkpoint: Callable[[str], Path], tiny_model: Callable[[str], CausalLM], facts: Path, tmp_path: Path
+) -> None:
+    """Killed while it starts, or loads, or prepares; then among its edits; then run to its end.
+
+    The run that it must equal is made in this process, which saves a start."""
     longer = ["editor.v_num_grad_steps=40", "trajectory.every=1", "task.n_requests=10", "text_tokens=2000"]
     given = override(options(checkpoint("gpt2"), facts, tmp_path), *longer)
     given = [o for o in given if not o.startswith("paths.outputs")]
-    whole = finish(given, tmp_path / "whole")
+    go(prepared([*given, f"paths.outputs={tmp_path / 'whole'}"], tiny_model("gpt2")))
+    whole = kept(tmp_path / "whole")
     assert measured(tmp_path / "whole") == 11
     chance, killed = random.Random(0), tmp_path / "killed"
     kill(given, killed, -1, chance.uniform(0.2, 4))
