@@ -44,8 +44,15 @@ def run(folder: Path, *more: str) -> Run:
     return go(experiment(compose([*SMALL, f"paths.outputs={folder}", *more])))
 
 
-def test_points_in_several_groups_and_shards_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of the options as they are, made once: read it, and leave its folder alone."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_points_in_several_groups_and_shards_give_the_same(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushed: list[int] = []
     flush = ImageAnswers.flush
     monkeypatch.setattr(ImageAnswers, "flush", lambda self: flushed.append(len(self._waiting)) or flush(self))
@@ -70,8 +77,9 @@ def test_a_thread_ahead_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert records(run(tmp_path / "ahead")) == records(alone) and beside
 
 
-def test_a_kill_while_points_are_written_asks_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+def test_a_kill_while_points_are_written_asks_nothing_again(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[int] = []
 
     write = RunFolder.write_point
@@ -111,10 +119,10 @@ def test_a_kill_anywhere_among_several_groups(tmp_path: Path, monkeypatch: pytes
     assert kills >= 3 and records(run(tmp_path / "again")) == records(whole)
 
 
-def test_the_status_tells_of_precision_and_of_a_store_that_is_too_small(tmp_path: Path) -> None:
-    plain = run(tmp_path / "plain")
+def test_the_status_tells_of_precision_and_of_a_store_that_is_too_small(whole: Run, tmp_path: Path) -> None:
+    plain = whole
     assert "precision" not in plain.status and "store" not in plain.status
-    assert list((tmp_path / "plain" / "cache" / "corrupted").glob("*.npy"))
+    assert list((plain.path.parents[1] / "cache" / "corrupted").glob("*.npy"))
     told = run(tmp_path / "told", "+model.tf32=true", "shifts.store_gb=0.0001")
     assert told.status["precision"] == "tf32 was asked for, and has no effect: cpu computes in float32"
     assert "not kept" in told.status["store"] and "shifts.store_gb=0.0001" in told.status["store"]

@@ -59,24 +59,30 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Options = Callable[..., list[str]]
 
 
+def usual_options(data: Path, folder: Path) -> list[str]:
+    return [
+        *("model=timm", "model.name=resnet10t", "model.path=random", f"model.n_classes={CLASSES}"),
+        *(f"model.input_size={SIZE}", f"model.resize_size={SIZE}", "device=cpu", "model.batch_size=7"),
+        *("task=pairs", f"task.path={data / 'pairs.csv'}", f"task.original={data / 'originals.csv'}"),
+        *("editor=local-ft", "editor.lr=0.1", "editor.max_epochs=4", "layer.index=2"),
+        *("corruption=[fog,impulse_noise]", "shifts.severities=[1,4]"),
+        *("figures=false", "tracker=none", f"paths.outputs={folder / 'outputs'}"),
+    ]
+
+
 @pytest.fixture
 def options(data: Path, tmp_path: Path) -> Options:
-    def make(*more: str) -> list[str]:
-        given = [
-            *("model=timm", "model.name=resnet10t", "model.path=random", f"model.n_classes={CLASSES}"),
-            *(f"model.input_size={SIZE}", f"model.resize_size={SIZE}", "device=cpu", "model.batch_size=7"),
-            *("task=pairs", f"task.path={data / 'pairs.csv'}", f"task.original={data / 'originals.csv'}"),
-            *("editor=local-ft", "editor.lr=0.1", "editor.max_epochs=4", "layer.index=2"),
-            *("corruption=[fog,impulse_noise]", "shifts.severities=[1,4]"),
-            *("figures=false", "tracker=none", f"paths.outputs={tmp_path / 'outputs'}"),
-        ]
-        return override(given, *more)
-
-    return make
+    return lambda *more: override(usual_options(data, tmp_path), *more)
 
 
 def run(given: list[str]) -> Run:
     return go(experiment(compose(given)))
+
+
+@pytest.fixture(scope="module")
+def usual(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of the options as they are, made once: read it, and leave its folder alone."""
+    return run(usual_options(data, tmp_path_factory.mktemp("usual")))
 
 
 def plainly(r: Run, data: Path, alpha: float = 1.0) -> dict[tuple[str, str, int], np.ndarray]:
@@ -106,8 +112,8 @@ def _file(data: Path, name: str, probe: str) -> Path:
     return data / (f"{stem}-snow.png" if probe == "edit" else f"{stem}.png")
 
 
-def test_what_is_measured_is_what_a_plain_loop_measures(options: Options, data: Path) -> None:
-    r = run(options())
+def test_what_is_measured_is_what_a_plain_loop_measures(usual: Run, data: Path) -> None:
+    r = usual
     for step, alpha in ((0, 0.0), (1, 1.0)):
         loop = plainly(r, data, alpha)
         stored = r.predictions(step)
@@ -136,21 +142,19 @@ def test_what_is_measured_is_what_a_plain_loop_measures(options: Options, data: 
     assert r.records[r.records.metric == "leaked"].value.tolist() == [0.0]
 
 
-def test_the_plain_path_measures_the_same(options: Options, tmp_path: Path) -> None:
-    one = run(options())
-    other = run(options("model.fast=false", f"paths.outputs={tmp_path / 'other'}"))
-    a, b = one.records.drop(columns="run"), other.records.drop(columns="run")
+def test_the_plain_path_measures_the_same(options: Options, usual: Run) -> None:
+    other = run(options("model.fast=false"))
+    a, b = usual.records.drop(columns="run"), other.records.drop(columns="run")
     pd.testing.assert_frame_equal(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_neither_workers_nor_the_store_change_anything(options: Options, tmp_path: Path) -> None:
-    one = run(options("corruption=[impulse_noise]"))
-    for i, more in enumerate((["shifts.workers=1"], ["shifts.workers=2"], ["shifts.store_gb=0.0"])):
-        other = run(options("corruption=[impulse_noise]", *more, f"paths.outputs={tmp_path / str(i)}"))
-        assert one.id == other.id and records(one) == records(other)
+def test_neither_workers_nor_the_store_change_anything(options: Options, usual: Run, tmp_path: Path) -> None:
+    for i, more in enumerate(("shifts.workers=2", "shifts.store_gb=0.0")):
+        other = run(options(more, f"paths.outputs={tmp_path / str(i)}"))
+        assert usual.id == other.id and records(usual) == records(other)
 
 
-def test_released_images_stand_for_the_original_tasks(options: Options, data: Path, tmp_path: Path) -> None:
+def test_released_images_stand_for_the_original_tasks(options: Options, usual: Run, data: Path, tmp_path: Path) -> None:
     """With clean images as the released ones, corruptions take nothing from the original task."""
     for name in ("fog", "impulse_noise"):
         for severity in (1, 4):
@@ -158,7 +162,7 @@ def test_released_images_stand_for_the_original_tasks(options: Options, data: Pa
             folder.mkdir(parents=True)
             for file in data.glob("1*.png"):
                 shutil.copy(file, folder)
-    found, plain = run(options(f"shifts.released={tmp_path / 'released'}")), run(options())
+    found, plain = run(options(f"shifts.released={tmp_path / 'released'}")), usual
     for step in (0, 1):
         got = found.predictions(step)
         for key, (pred, logp) in got.items():
@@ -172,8 +176,8 @@ def test_released_images_stand_for_the_original_tasks(options: Options, data: Pa
         run(options(f"shifts.released={tmp_path / 'released'}", "force=true"))
 
 
-def test_intervals_come_from_single_images(options: Options) -> None:
-    r = run(options())
+def test_intervals_come_from_single_images(options: Options, usual: Run) -> None:
+    r = usual
     summary, right = r.summary, [r.right(step) for step in (0, 1)]
     clean = ("original", "", "none", 0)
     difference = right[1][clean].astype(float) - right[0][clean]
@@ -190,9 +194,9 @@ def test_intervals_come_from_single_images(options: Options) -> None:
     assert 0 <= curve["monotone_edit_violation"] <= 1 and 0 < curve["monotone_edit_p"] <= 1
 
 
-def test_images_trained_on_and_judged_by_are_counted(options: Options, data: Path) -> None:
+def test_images_trained_on_and_judged_by_are_counted(options: Options, usual: Run, data: Path) -> None:
     """The leak audit: two of the photographs that the edit was made from are in the original task."""
-    assert run(options()).summary["n_leaked"] == 0
+    assert usual.summary["n_leaked"] == 0
     leaky = data / "leaky.csv"
     leaky.write_text((data / "originals.csv").read_text() + "0.png,0\n1.png,1\n2.png,2\n")  # train, search, val
     summary = run(options(f"task.original={leaky}")).summary
@@ -207,11 +211,9 @@ def test_the_reported_images_choose_where_the_user_says_so(options: Options) -> 
     assert at == pytest.approx(r.summary["edit_accuracy"])
 
 
-def test_shards_change_nothing(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(options())
+def test_shards_change_nothing(options: Options, usual: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)  # one batch each
-    parts = run(options(f"paths.outputs={tmp_path / 'other'}"))
-    assert records(whole) == records(parts)
+    assert records(usual) == records(run(options()))
 
 
 @pytest.mark.parametrize("editor", ["local-ft", "low-rank"])
