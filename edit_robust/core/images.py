@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from edit_robust.core.vocabulary import Vocabulary
+
 Item = TypeVar("Item", covariant=True)
 Pixels = UInt8[np.ndarray, "height width 3"]
 #: One set of images under one shift: probe, request, shift, severity.
@@ -31,6 +33,7 @@ class ImageSet:
     source:  which data this is, as a stamp on results.
     benchmark: "imagenet" where the labels are ImageNet's 1000 classes, which its normalisers are made for; "": another.
     clean:   position -> the picture that an image was made of; None: it is a picture itself.
+    words:   the classes that `labels` are positions in, for models that read their names; None: the model's own.
     """
 
     probe: str
@@ -43,6 +46,7 @@ class ImageSet:
     source: str = ""
     benchmark: str = ""
     clean: Callable[[int], Pixels] | None = None
+    words: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
