@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edit_robust.core.ahead import ahead
 from edit_robust.core.images import ImageSet
 from edit_robust.shifts.images.variants import Shifting, Variant
 
 if TYPE_CHECKING:
     from edit_robust.models.base import LogitsAlong
 
-T = TypeVar("T")
 #: A shard, a variant, and the shard's images under it, uint8 [n, size, size, 3].
 Shown = Generator[tuple["Shard", Variant, np.ndarray], None, None]
 
@@ -70,13 +69,3 @@ def _shown(
         pixels = [model.crop(images.load(r)) for r in shard.rows] if variants else []
         for variant in variants:
             yield shard, variant, shifting.apply(variant, images, shard.rows, pixels)
-
-
-def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items; the next one is made in a thread while this one is used. Errors come where the item would."""
-    end = object()
-    with ThreadPoolExecutor(1, "edit-robust-images") as thread:
-        following = thread.submit(next, items, end)
-        while (item := following.result()) is not end:
-            following = thread.submit(next, items, end)
-            yield item  # type: ignore[misc]

@@ -12,8 +12,8 @@ from helpers.half import gains
 from helpers.small import SmallTask, left_as_found
 
 from edit_robust.core.work import Workspace
+from edit_robust.editors.helpers.masters import Masters
 from edit_robust.editors.language.fine_tune import FineTune
-from edit_robust.editors.language.helpers.masters import Masters
 from edit_robust.evaluate.statistics.weights import drift
 from edit_robust.models.language.causal_lm import CausalLM
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edit_robust.core.ahead import ahead
 from edit_robust.core.images import ImageSet
 from edit_robust.evaluate.answer_store import AnswerStore, Group, Place, PointAnswers, answer_bytes
-from edit_robust.evaluate.image_shards import COPIES, Shard, ahead, shard_size, shards
+from edit_robust.evaluate.image_shards import COPIES, Shard, shard_size, shards
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

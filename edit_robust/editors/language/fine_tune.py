@@ -18,8 +18,8 @@ from torch import Tensor
 from edit_robust.core import Request, TextRequest, UserError
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, continuation, refuse_nonfinite
-from edit_robust.editors.language.helpers.masters import Masters
-from edit_robust.editors.language.helpers.reproducible import reproducible
+from edit_robust.editors.helpers.masters import Masters
+from edit_robust.editors.helpers.reproducible import reproducible
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.base import Task
 

@@ -22,7 +22,7 @@ from edit_robust.core import Delta, LowRank, Request, TextRequest, UserError
 from edit_robust.core.editable import Layer
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, continuation, refuse_nonfinite
-from edit_robust.editors.language.helpers.reproducible import reproducible
+from edit_robust.editors.helpers.reproducible import reproducible
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.models.language.entry import AtBlock
 from edit_robust.tasks.base import Task

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edit_robust.editors.helpers.reproducible import reproducible
 from edit_robust.editors.language.helpers.edited_passes import Change, EditedPasses, Store
 from edit_robust.editors.language.helpers.factors import Text, factors_of, together
 from edit_robust.editors.language.helpers.hypernetwork import Hypernetwork, Shape, ShapeNetwork, Statistics, Tokens
-from edit_robust.editors.language.helpers.reproducible import reproducible
 from edit_robust.models.language.causal_lm import CausalLM
 
 
