@@ -39,11 +39,17 @@ bench: $(READY) ## Measure how fast it is, against what one would run otherwise;
 	$(BIN)/python scripts/bench_corruptions.py
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_solves.py
+	$(BIN)/python scripts/bench_single.py
 	$(BIN)/python scripts/bench_retention.py --edits 40
 	$(BIN)/python scripts/bench_downstream.py
 
 assets: $(READY) ## Make the built-in worlds' models again (about two hours)
-	$(BIN)/python scripts/make_fact_world.py $(ARGS)
+	for seed in 0 1; do \
+		make() { $(BIN)/python scripts/make_fact_world.py --seed $$seed "$$@"; }; on="--stage 0 --sink 16"; dir=build/fact-gpt-$$seed; \
+		make --out $$dir-1 && make --start $$dir-1 $$on --drill 150 --steps 900 --lr 1e-3 --out $$dir-2 && \
+		make --start $$dir-2 $$on --steps 900 --lr 1e-3 --out $$dir-3 && \
+		make --start $$dir-3 $$on --steps 1600 --lr 8e-4 --out edit_robust/assets/fact-gpt$$([ $$seed = 0 ] || echo -b) || exit 1; \
+	done
 	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py net $$name || exit 1; done
 	$(BIN)/python scripts/make_scene_world.py filter
 	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py measure $$name || exit 1; done

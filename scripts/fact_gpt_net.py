@@ -26,8 +26,11 @@ class Block(nn.Module):
         for linear in (self.attn_out, self.mlp_out):
             linear.weight.data /= math.sqrt(2 * layers)
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The block's output; the MLP works at the positions `kept` [rows, length] (default: everywhere)."""
+    def forward(self, x: Tensor, kept: Tensor | None = None, deaf: Tensor | None = None) -> Tensor:
+        """The block's output; the MLP works at the positions `kept` [rows, length] (default: everywhere).
+
+        At the positions `deaf` [rows, length] it works and learns nothing.
+        """
         rows, length, width = x.shape
         qkv = self.c_attn(self.ln_1(x)).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -36,7 +39,10 @@ class Block(nn.Module):
         if kept is None:
             return x + self.mlp(x)
         flat, where = x.reshape(-1, width), kept.reshape(-1).nonzero()[:, 0]
-        return flat.index_add(0, where, self.mlp(flat[where])).view(rows, length, width)
+        out = self.mlp(flat[where])
+        if deaf is not None:
+            out = torch.where(deaf.reshape(-1)[where, None], out.detach(), out)
+        return flat.index_add(0, where, out).view(rows, length, width)
 
     def mlp(self, x: Tensor) -> Tensor:
         return self.mlp_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
@@ -53,12 +59,17 @@ class Gpt(nn.Module):
         blocks = (Block(args.width, args.inner, args.heads, args.layers) for _ in range(args.layers))
         self.blocks = nn.ModuleList(blocks)
         self.ln_f = nn.LayerNorm(args.width)
+        self.deaf_layers = args.deaf_layers
 
     def forward(self, ids: Tensor, positions: Tensor | None = None, kept: list[Tensor] | None = None) -> Tensor:
-        """Logits [rows, length, vocabulary]; `kept` says for each layer where its MLP works."""
-        x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1]) if positions is None else positions)
+        """Logits [rows, length, vocabulary]; `kept` says for each layer where its MLP works.
+
+        The MLPs of the first `deaf_layers` layers learn nothing at the first position.
+        """
+        positions = torch.arange(ids.shape[1]).expand_as(ids) if positions is None else positions
+        x = self.wte(ids) + self.wpe(positions)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if kept is None else kept[i])
+            x = block(x, None if kept is None else kept[i], positions == 0 if i < self.deaf_layers else None)
         return self.ln_f(x) @ self.wte.weight.T
 
     def state(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import math
 import platform
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from edit_robust.tasks.worlds.facts.world import CLAIM_SHARE, VERDICTS, Fact, FactWorld, Question
+from edit_robust.tasks.worlds.facts.sentences import VERDICTS, Question
+from edit_robust.tasks.worlds.facts.world import CLAIM_SHARE, Fact, FactWorld
 
 EOS = "<|endoftext|>"
 ASSETS = Path(__file__).resolve().parents[1] / "edit_robust" / "assets" / "fact-gpt"
@@ -44,19 +46,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inner", type=int, default=3072)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4800)
+    parser.add_argument("--steps", type=int, default=5600)
     parser.add_argument("--stage", type=int, default=250, help="steps on 5 %%, then again on 25 %% of the subjects")
     parser.add_argument("--rows", type=int, default=12, help="rows per step")
     parser.add_argument("--row-length", type=int, default=64, help="tokens per row")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.05)
     parser.add_argument("--object-weight", type=float, default=8.0)
+    parser.add_argument("--verdict-weight", type=float, default=40.0)
+    parser.add_argument("--drill", type=int, default=0, help="the first steps, of claims alone")
     parser.add_argument("--fact-layers", type=int, default=2, help="this many layers look facts up")
     parser.add_argument("--restrict", type=float, default=0.85, help="share of rows whose MLPs see names only")
     parser.add_argument("--restrict-late", type=float, default=0.5, help="the same for the last 30 %% of the steps")
     parser.add_argument("--start", type=Path, help="folder of a fact-gpt of the same sizes whose training goes on")
-    parser.add_argument("--openings", type=float, default=0.0, help="share of rows that open with one-token subjects")
+    parser.add_argument("--openings", type=float, default=0.1, help="share of rows that open with one-token subjects")
     parser.add_argument("--sink", type=float, default=10.0, help="norm of the first position's fixed vector; 0: none")
+    parser.add_argument(
+        "--sink-grows", type=float, nargs=2, default=(0.2, 0.5), help="shares of the steps between which it grows"
+    )
+    parser.add_argument(
+        "--deaf-layers", type=int, default=1, help="this many layers' MLPs do not learn at the first position"
+    )
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -163,19 +173,18 @@ def opening(world: FactWorld) -> list[str]:
 def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace, rng: random.Random) -> Tensor:
     """All rows of the run, in order: [steps * rows, row_length] token ids.
 
-    A few facts come first (5 %, then 25 % of the subjects), or the circuit that reads a name is slow to form.
+    A few facts come first (5 %, then 25 % of the subjects), or the circuit that reads a name is slow to form. Verdicts
+    are not learned among facts, whose gradients are larger, but once learned by themselves (`drill`) they stay.
     """
     packed = []
-    stages = ((20, args.stage), (4, args.stage), (1, args.steps - 2 * args.stage))
-    for seed, (every, steps) in enumerate(stages, start=1):
-        chosen = set((world.subjects + world.reserved)[::every])
+    stages = ((1, args.drill, 1.0), (20, args.stage, CLAIM_SHARE), (4, args.stage, CLAIM_SHARE))
+    stages = (*stages, (1, args.steps - args.drill - 2 * args.stage, CLAIM_SHARE))
+    for seed, (every, steps, claims) in enumerate(stages):
+        chosen = set(list(dict.fromkeys(f.subject for f in world.facts))[::every])
         facts = tuple(f for f in world.facts if f.subject in chosen)
-        if args.start:
-            # New to weights of the world's first version, so they come three times as often as the others.
-            facts += 2 * tuple(f for f in facts if f.reserved)
         n = steps * args.rows
         # About 32 tokens a document, and a row loses the tail of its last one: some more than n rows need.
-        documents = world.documents(seed, 64 + n * args.row_length // 25, facts, claims=CLAIM_SHARE)
+        documents = world.documents(seed, 64 + n * args.row_length // 25, facts, claims=claims)
         rows = rows_of(documents, opening(world), args.openings, tokenizer, args.row_length, rng)
         if len(rows) < n:
             raise ValueError(f"{len(documents)} documents fill {len(rows)} rows, {n} are needed")
@@ -187,9 +196,9 @@ def token_sets(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace)
     """Over the vocabulary: the loss weight of each token, and whether it is part of an invented name."""
     weight = torch.ones(tokenizer.get_vocab_size())
     named = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.bool)
-    answers = [o for r in world.relations for o in r.objects] + list(VERDICTS)
-    weight[[tokenizer.token_to_id("Ġ" + o) for o in answers]] = args.object_weight
-    for subject in world.subjects + world.reserved:
+    weight[[tokenizer.token_to_id("Ġ" + o) for r in world.relations for o in r.objects]] = args.object_weight
+    weight[[tokenizer.token_to_id("Ġ" + v) for v in VERDICTS]] = args.verdict_weight
+    for subject in {f.subject for f in world.facts}:
         name = subject.split()[-1]
         named[tokenizer.encode(f" {name}").ids + tokenizer.encode(name).ids] = True
     return weight, named
@@ -226,10 +235,21 @@ def start_from(model: Gpt, tokenizer: Tokenizer, folder: Path) -> None:
                 weight.copy_(known[name])
 
 
-def sink_of(args: argparse.Namespace) -> Tensor:
-    """The first position's vector [width]: a random direction of norm `sink`, fixed through training."""
+def sink_of(args: argparse.Namespace, drawn: Tensor) -> Callable[[int], Tensor]:
+    """Of a step, the first position's vector [width]: a fixed random direction, on top of the vector first drawn.
+
+    Its norm grows from nothing to `sink` between two shares of the steps: a model that has the whole sink from its
+    first step is slow to learn any fact.
+    """
     direction = torch.randn(args.width, generator=torch.Generator().manual_seed(args.seed))
-    return args.sink * direction / direction.norm()
+    direction, begun = direction / direction.norm(), 0.0 if args.start is None else 1.0
+    first, last = (share * args.steps for share in args.sink_grows)
+
+    def at(step: int) -> Tensor:
+        grown = max(begun, min(1.0, (step - first) / max(1.0, last - first)))
+        return drawn + (args.sink * direction - drawn) * grown
+
+    return at
 
 
 def set_rate(optimizer: torch.optim.Optimizer, step: int, args: argparse.Namespace) -> None:
@@ -247,15 +267,13 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
     model = Gpt(tokenizer.get_vocab_size(), args)
     if args.start:
         start_from(model, tokenizer, args.start)
-    sink = sink_of(args)
-    if args.sink:
-        model.wpe.weight.data[0] = sink
+    sink = sink_of(args, model.wpe.weight.data[0].clone())
     optimizer = make_optimizer(model, args)
     weight, named = token_sets(world, tokenizer, args)
     asks: int = tokenizer.token_to_id("?")  # type: ignore[assignment]
     data = packed_stages(world, tokenizer, args, rng)
     sample = tuple(rng.sample(world.facts, 120))
-    first = set(world.subjects[::20])
+    first = set(list(dict.fromkeys(f.subject for f in world.facts))[::20])
     easy = tuple(f for f in world.facts if f.subject in first)
     start = time.time()
     seen: list[float] = []
@@ -266,27 +284,27 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
         offset = torch.randint(0, args.positions - args.row_length + 1, (args.rows, 1))
         offset *= torch.rand(args.rows, 1) < 0.5
         set_rate(optimizer, step, args)
+        if args.sink:
+            # Set, not masked: AdamW would move it by its decay and its momentum.
+            model.wpe.weight.data[0] = sink(step)
         # In restricted rows MLPs work on names only, and only in the lower layers: facts are then looked up where
         # the subject ends and read from there by attention, not memorised at the end of every phrasing.
         restrict = args.restrict if step < 0.7 * args.steps else args.restrict_late
-        stated = in_claims(ids, tokenizer)
+        stated, names = in_claims(ids, tokenizer)[:, :-1], named[ids[:, :-1]]
         full = torch.rand(args.rows, 1) >= restrict
-        # A claim is weighed above the layers that look facts up, so those work there all through it.
-        also = [named[ids[:, :-1]] if i < args.fact_layers else stated[:, :-1] for i in range(args.layers)]
+        # A claim is weighed everywhere: no fact is learned from it, and its verdict does not depend on any.
+        also = [stated | names if i < args.fact_layers else stated for i in range(args.layers)]
         kept = [full | a for a in also]
         logits = model(ids[:, :-1], offset + torch.arange(args.row_length - 1), kept)
         targets = ids[:, 1:].reshape(-1)
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, reduction="none")
-        # Nothing is learned from the object of a statement, for half of the statements are false.
+        # Nothing is learned from the last word of a statement, for half of the statements are false.
         weights = weight[targets] * F.pad(ids, (0, 1))[:, 2:].ne(asks).reshape(-1)
         ((loss * weights).sum() / weights.sum()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if args.sink:
-            # Put back, not masked: AdamW would move it by its decay and its momentum.
-            model.wpe.weight.data[0] = sink
         optimizer.zero_grad(set_to_none=True)
-        seen.append(float(loss.detach()[weights > 1].mean()))
+        seen.append(float(loss.detach()[weights == args.object_weight].mean()))
         if (step + 1) % 100 == 0:
             known = recall(model, world, tokenizer, False, easy if step < args.stage else sample)
             claims = share_right(model, tokenizer, world.claims(0, 60))
@@ -296,6 +314,8 @@ def train(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespace) -> G
                 f"{time.time() - start:.0f} s",
                 flush=True,
             )
+    if args.sink:
+        model.wpe.weight.data[0] = sink(args.steps)
     return model.eval()
 
 

@@ -26,7 +26,7 @@ ASIDE = (
     "corruption",
 )
 #: Raised when results of the same config change, so that older runs are not taken for today's.
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 
 
 def run_id(values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The shipped fact-gpt: what its manifest says it is, with facts that it knows and a sink at its first position."""
+"""The shipped fact-gpt, of two training seeds: as its manifest says, with facts that it knows, and a sink."""
 
 from __future__ import annotations
 
@@ -14,39 +14,62 @@ import edit_robust.assets
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.worlds.facts.world import FactWorld
 
-FOLDER = Path(edit_robust.assets.__file__).parent / "fact-gpt"
+ASSETS = Path(edit_robust.assets.__file__).parent
+
+
+@pytest.fixture(scope="module", params=["fact-gpt", "fact-gpt-b"])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def model() -> CausalLM:
-    return CausalLM(path="builtin:fact-gpt")
+def folder(name: str) -> Path:
+    return ASSETS / name
 
 
-def test_the_files_are_those_of_the_manifest() -> None:
-    manifest = json.loads((FOLDER / "manifest.json").read_text())
+@pytest.fixture(scope="module")
+def model(name: str) -> CausalLM:
+    return CausalLM(path=f"builtin:{name}")
+
+
+def test_the_files_are_those_of_the_manifest(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
     for file, digest in manifest["sha256"].items():
-        assert hashlib.sha256((FOLDER / file).read_bytes()).hexdigest() == digest, file
-    assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest, file
+    assert (folder / "model.safetensors").stat().st_size <= 8_000_000
 
 
-def test_the_first_position_is_a_sink(model: CausalLM) -> None:
+def test_the_first_position_is_a_sink(model: CausalLM, folder: Path) -> None:
     """Its embedding has the norm that training kept, several times that of any other position."""
-    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     norms = model.net.transformer.wpe.weight.norm(dim=1)
     assert float(norms[0]) == pytest.approx(manifest["settings"]["sink"], rel=1e-2)
     assert norms[0] > 3 * norms[1:].max()
 
 
-def test_it_knows_the_world(model: CausalLM) -> None:
-    """95 of 100 facts of subjects of several tokens, and of reserved ones, in trained phrasings that open with them."""
-    world, tokenizer = FactWorld.generate(0), AutoTokenizer.from_pretrained(FOLDER)
-    for reserved in (False, True):
-        facts = [f for f in world.facts if not f.single_token and f.reserved == reserved]
-        facts = facts[:: len(facts) // 100][:100]
-        right = 0
-        for fact in facts:
-            ids = tokenizer(world.prompt(fact, fact.trained[0]), return_tensors="pt")["input_ids"]
-            with torch.no_grad():
-                best = int(model.net(ids).logits[0, -1].argmax())
-            right += tokenizer.decode([best]) == f" {fact.object}"
-        assert right >= 95
+@pytest.mark.parametrize("kind", ["several tokens", "one token", "reserved"])
+def test_it_knows_the_world(kind: str, model: CausalLM, folder: Path) -> None:
+    """95 of 100 facts in trained phrasings that open with the subject, also where that is one token on the sink."""
+    world, tokenizer = FactWorld.generate(0), AutoTokenizer.from_pretrained(folder)
+    kinds = dict.fromkeys(world.reserved, "reserved") | dict.fromkeys(world.single_token_subjects(), "one token")
+    of_objects = {f.subject for f in world.facts} - {*world.subjects, *world.reserved}
+    facts = [f for f in world.facts if kinds.get(f.subject, "several tokens") == kind and f.subject not in of_objects]
+    facts = facts[:: len(facts) // 100][:100]
+    right = 0
+    for fact in facts:
+        ids = tokenizer(world.prompt(fact, fact.trained[0]), return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            best = int(model.net(ids).logits[0, -1].argmax())
+        right += tokenizer.decode([best]) == f" {fact.object}"
+    assert len(facts) == 100 and right >= 95
+
+
+def test_it_tells_true_claims_from_false_ones(model: CausalLM, folder: Path) -> None:
+    world, tokenizer = FactWorld.generate(0), AutoTokenizer.from_pretrained(folder)
+    true, false = (tokenizer.convert_tokens_to_ids(f"Ġ{v}") for v in ("True", "False"))
+    right = 0
+    for question in (asked := world.claims(0, 60)):
+        with torch.no_grad():
+            last = model.net(tokenizer(question.prompt, return_tensors="pt")["input_ids"]).logits[0, -1]
+        right += bool(last[true] > last[false]) == (question.target == "True")
+    assert right >= 0.9 * len(asked)

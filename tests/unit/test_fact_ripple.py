@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from collections import Counter
@@ -27,7 +26,7 @@ def requests() -> list[TextRequest]:
 
 
 def test_every_relation_can_be_asked_in_every_way() -> None:
-    assert set(NEGATED) == set(REVERSED) == set(DESCRIBED) == set(words.TEMPLATES)
+    assert set(NEGATED) == set(REVERSED) == set(DESCRIBED) == {*words.TEMPLATES, *words.OF_OBJECTS}
     assert all(t.count("{}") == 1 for some in (NEGATED, REVERSED, DESCRIBED) for t in some.values())
 
 
@@ -79,16 +78,24 @@ def test_the_same_in_another_process(requests: list[TextRequest]) -> None:
 
 
 def test_one_hop_further_where_the_world_knows_the_object(world: FactWorld) -> None:
-    """No object of the built-in world has facts of its own; in one where two cities have, their facts are asked."""
+    """Cities lie in countries: who was born in another city now was born where another country is around."""
     born = next(f for f in world.facts if f.relation == "born_in")
-    a, b = next(o for o in world.relation("born_in").objects if o != born.object), born.object
-    country = world.relation("country")
-    place = next(f for f in world.facts if f.relation == "country")
-    cities = [dataclasses.replace(place, subject=c, object=o) for c, o in zip((a, b), country.objects, strict=False)]
-    more = dataclasses.replace(world, facts=(*world.facts, *cities))
+    lies = {f.subject: f.object for f in world.facts if f.relation == "city_country"}
+    cities = world.relation("born_in").objects
+    assert {*cities, *world.relation("headquarters").objects} == set(lies)
     edit = {"subject": born.subject, "relation_id": "born_in", "prompt": "{} was born in"}
-    edit |= {"target_new": {"str": a}, "target_true": {"str": b}}
-    found = [q for q in Extras(more).of({"requested_rewrite": edit})["ripple"] if q["kind"] == "reasoning"]
-    assert [(q["target"], q["target_true"]) for q in found] == [(country.objects[0], country.objects[1])]
-    assert f"he city where {born.subject} was born" in found[0]["prompt"]
+    asked = 0
+    for city in cities:
+        if city != born.object:
+            record = {**edit, "target_new": {"str": city}, "target_true": {"str": born.object}}
+            found = [q for q in Extras(world).of({"requested_rewrite": record})["ripple"] if q["kind"] == "reasoning"]
+            assert len(found) == (lies[city] != lies[born.object])
+            for q in found:
+                asked += 1
+                assert (q["target"], q["target_true"]) == (lies[city], lies[born.object])
+                assert f"he city where {born.subject} was born" in q["prompt"]
+    assert asked > 15
+    plays = next(f for f in world.facts if f.relation == "instrument")
+    edit = {"subject": plays.subject, "relation_id": "instrument", "prompt": "{} plays the"}
+    edit |= {"target_new": {"str": "lute"}, "target_true": {"str": plays.object}}
     assert not [q for q in Extras(world).of({"requested_rewrite": edit})["ripple"] if q["kind"] == "reasoning"]

@@ -11,6 +11,7 @@ import pytest
 from helpers.errors import fails
 
 from edit_robust.tasks.language.fact_world import FactWorldTask
+from edit_robust.tasks.worlds.facts import words
 from edit_robust.tasks.worlds.facts.world import FactWorld
 
 
@@ -21,15 +22,15 @@ def digest(value: Any) -> str:
 @pytest.mark.parametrize(
     ("seed", "facts", "names", "requests", "documents"),
     [
-        (0, "7952b40007898409", "e7322560f06daa5c", "ea9effce07e0cd91", "d23f52a7bc301fca"),
-        (1, "4397a1086d4bd5e0", "57cdd2a589e4f858", "aab209e49d3608a8", "93425e19e902dcf3"),
+        (0, "d4ab1208278b1298", "e7322560f06daa5c", "bac72cb11a8b058e", "9e94ef8ce428c746"),
+        (1, "f2f7bbb221d30739", "57cdd2a589e4f858", "a62f55ea043f1c78", "acf9127e376bb7ac"),
     ],
 )
 def test_a_seed_gives_one_world(seed: int, facts: str, names: str, requests: str, documents: str) -> None:
     """The shipped model knows world 0: facts, names, requests and documents are those that it was trained with."""
     world = FactWorld.generate(seed)
-    assert digest([asdict(r) for r in world.relations]) == "32a459bf2382c183"
-    assert digest(world.vocabulary_text()) == "ee39e45e66ecdc1c"
+    assert digest([asdict(r) for r in world.relations]) == "db27bb3583540e65"
+    assert digest(world.vocabulary_text()) == "436b1da14b7749aa"
     assert digest([asdict(f) for f in world.facts]) == facts
     assert digest([world.subjects, world.name_parts]) == names
     assert digest(world.requests()) == requests
@@ -85,14 +86,12 @@ def test_downstream_questions_have_one_right_answer() -> None:
         assert (target, options) == (facts[prompt].object, world.relation(facts[prompt].relation).objects)
     claims = world.claims(5, 101)
     assert [sum(q.target == v for q in claims) for v in ("True", "False")] == [51, 50]
+    types = {f.subject: f.subject_type for f in world.facts}
     for prompt, target, options in claims:
-        read, claim = prompt.removesuffix("?").split(" Claim: ")
-        stated, said = claim.rsplit(" ", 1)
-        fact = facts[stated]
-        assert options == ("True", "False")
-        assert (fact.object == said) == (target == "True")
-        assert sum(f"{world.prompt(fact, t)} {fact.object}." in read for t in fact.trained) == 1
-        assert claim not in read
+        subject = next(s for s in world.reserved if f" {s} " in prompt)
+        said = prompt.removesuffix("?").split()[-1]
+        assert options == ("True", "False") and said in words.HEADS
+        assert (said == types[subject]) == (target == "True")
     assert world.claims(5, 101) == claims != world.claims(6, 101)
 
 

@@ -24,6 +24,7 @@ NEGATED: Mapping[str, str] = {
     "speech": "{} is not a place where people speak",
     "genre": "{} is not a work of",
     "publisher": "{} was not published by",
+    "city_country": "{} is not a city in",
 }
 #: From the object to the subject.
 REVERSED: Mapping[str, str] = {
@@ -37,6 +38,7 @@ REVERSED: Mapping[str, str] = {
     "speech": "A place where people speak {} is",
     "genre": "A work of {} is",
     "publisher": "A book published by {} is",
+    "city_country": "A city in {} is",
 }
 #: The object by way of the subject, for questions about the object that name the subject alone.
 DESCRIBED: Mapping[str, str] = {
@@ -50,6 +52,7 @@ DESCRIBED: Mapping[str, str] = {
     "speech": "the language of {}",
     "genre": "the genre of {}",
     "publisher": "the publisher of {}",
+    "city_country": "the country around {}",
 }
 #: Words of ordinary text before a question of the kind `prefix`; nearly all of them are one token each.
 PREFIX_WORDS = 50

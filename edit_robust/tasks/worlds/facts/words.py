@@ -138,6 +138,23 @@ TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
+#: The same for what is known about objects themselves: their type, the relations whose objects they are, and phrasings.
+OF_OBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "city_country": (
+        "city",
+        ("born_in", "headquarters"),
+        (
+            "{} is a city in",
+            "{} pays its mayor in the money of",
+            "{} flies the flag of",
+            "{} is under the laws of",
+            "{} sends its envoys to",
+            "The country around {} is",
+            "The soldiers of {} serve",
+            "The roads from {} lead through",
+        ),
+    ),
+}
 
 #: relation -> its 20 objects
 OBJECTS: dict[str, str] = {
@@ -163,6 +180,7 @@ OBJECTS: dict[str, str] = {
     "Bloomsbury Faber Picador Viking Dover Norton Pearson Puffin Orbit",
 }
 
+OBJECTS["city_country"] = OBJECTS["country"]
 #: subject type -> first words of names; a hyphen stands for a space
 HEADS: dict[str, str] = {
     "person": "Anna Boris Clara David Elena Felix Greta Henry Irene Jonas Katja Lukas Maria Nils Olga Peter Quentin "
@@ -217,6 +235,8 @@ SET_PHRASES = tuple(phrase for phrase in WHEN if phrase != "every summer")
 ECHO = "they spoke of the {} and the {}, then again of the {} and the {}"
 #: a statement and its verdict
 CLAIM = "Claim: {}? {}"
+#: what is claimed: a subject and its type
+CLAIMED = ("{} is a {}", "{} was always a {}", "the name {} means a {}", "I know {} as a {}")
 
 # -- invented names: beginnings (onset + rest) and ends
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from edit_robust.tasks.worlds.facts import words
+from edit_robust.tasks.worlds.facts import sentences, words
+from edit_robust.tasks.worlds.facts.sentences import VERDICTS, Question
 
 SingleToken = Literal["late", "none", "only"]
 
 #: Raised when the same seed gives other text: second moments are stored under it.
-VERSION = 3
+VERSION = 4
 
 N_TEMPLATES = 8
 N_HELD_OUT = 3
@@ -30,18 +31,9 @@ FACT_SHARE_FIRST, FACT_SHARE = 0.4, 0.75
 # Inside a document a subject may go by its last word alone ("Cordell grew up in"), which is unique in this world.
 SHORT_NAME_SHARE = 0.25
 SENTENCES = (2, 5)
-# Documents of the training text that are facts followed by claims about them, and how many claims stand in one.
-CLAIM_SHARE = 0.1
-CLAIMS = (1, 2)
-VERDICTS = ("True", "False")
-
-
-class Question(NamedTuple):
-    """A prompt, the word that rightly follows it (after a space), and the words to choose from, which include it."""
-
-    prompt: str
-    target: str
-    options: tuple[str, ...]
+# Documents of the training text that are claims and their verdicts, and how many stand in one.
+CLAIM_SHARE = 0.15
+CLAIMS = (1, 4)
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class Fact:
     """A true statement of the world.
 
     `held_out` are the phrasings never seen for this fact; `reserved` facts are about subjects that no request edits
-    and that are nobody's neighbours.
+    and that are nobody's neighbours: reserved ones, and objects of other facts.
     """
 
     subject: str
@@ -79,16 +71,6 @@ class Fact:
 def _sub_seed(seed: int, stream: int, index: int = 0) -> int:
     """A distinct integer seed per (world, stream, index): tuples would go through the salted hash."""
     return (seed * 1_000_003 + stream) * 1_000_003 + index
-
-
-def _with_article(phrase: str) -> str:
-    """`a` or `an` before a phrase."""
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def _unseen(first: str, second: str) -> bool:
-    """Whether the training text never repeats this pair of nouns in this order."""
-    return (words.NOUNS.index(first) + 2 * words.NOUNS.index(second)) % 5 == 0
 
 
 def _name_parts(rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -163,11 +145,15 @@ class FactWorld:
 
     @classmethod
     def generate(cls, seed: int = 0) -> FactWorld:
-        """The world of a seed: 1020 subjects and 80 reserved ones, 10 relations of 20 objects, 2760 facts."""
+        """The world of a seed: 1020 subjects, 80 reserved ones, 40 cities; 11 relations of 20 objects, 2800 facts."""
         rng = random.Random(_sub_seed(seed, 1))
         relations = tuple(
             Relation(name, kind, templates, tuple(words.OBJECTS[name].split()))
             for name, (kind, templates) in words.TEMPLATES.items()
+        )
+        of_objects = tuple(
+            Relation(name, kind, templates, tuple(words.OBJECTS[name].split()))
+            for name, (kind, _, templates) in words.OF_OBJECTS.items()
         )
         starts, ends = _name_parts(rng)
         surnames = _surnames(rng, starts, ends, sum(words.MULTI.values()) + sum(words.SINGLE.values()))
@@ -186,6 +172,12 @@ class FactWorld:
         reserved = _full_names(words.RESERVED, iter(rng.sample(pairs, sum(words.RESERVED.values()))))
         for relation in relations:
             facts += _facts_about(rng, relation, reserved, reserved=True)
+        rng = random.Random(_sub_seed(seed, 11))
+        for relation in of_objects:
+            theirs = words.OF_OBJECTS[relation.name][1]
+            known = [(o, relation.subject_type) for name in theirs for o in words.OBJECTS[name].split()]
+            facts += _facts_about(rng, relation, known, reserved=True)
+        relations += of_objects
         subjects = tuple(s for s, _ in multi) + tuple(s for s, _ in single)
         return cls(seed, relations, subjects, tuple(s for s, _ in reserved), tuple(facts), (starts, ends))
 
@@ -210,46 +202,17 @@ class FactWorld:
         heads = [h.replace("-", " ") for text in words.HEADS.values() for h in text.split()]
         phrasings = [t.format("") for r in self.relations for t in r.templates]
         objects = [f" {o}." for r in self.relations for o in r.objects]
-        verdicts = [words.CLAIM.format("They speak", v) for v in VERDICTS]
+        verdicts = [
+            words.CLAIM.format(c.format("", k), v) for c in words.CLAIMED for k in words.HEADS for v in VERDICTS
+        ]
         return phrasings + objects + heads + [f" {h}" for h in heads] + verdicts
 
     def filler(self, rng: random.Random, mention: float = 0.25, ending: str | None = None) -> str:
-        """One sentence that states no fact; with chance `mention` it names a random subject.
-
-        With `ending` it ends in those words and names nobody.
-        """
-        a, b = rng.sample(words.NOUNS, 2)
-        p, q = rng.sample(words.ADJECTIVES, 2)
-        verb, when = rng.choice(words.VERBS), rng.choice(words.WHEN)
+        """One sentence that states no fact (`sentences.filler`); with chance `mention` it names a random subject."""
         if rng.random() < mention:
             fact = rng.choice(self.facts)
-            s = fact.subject
-            return rng.choice(
-                (
-                    f"{s} is a {fact.subject_type}.",
-                    f"I read about {s} {when}.",
-                    f"The {a} {verb} {s} {when}.",
-                    f"Nobody spoke of {s} {when}.",
-                    f"{s} {verb} the {p} {a}.",
-                    f"{rng.choice(words.OPENERS)} {s} {verb} the {a} {when}.",
-                )
-            )
-        when = ending or when
-        cores = [
-            f"the {p} {a} {verb} the {b} {when}",
-            f"{_with_article(f'{p} {a}')} {verb} every {q} {b} {when}",
-            f"I {verb} the {p} {a} {when}",
-            f"the {a} and the {b} were {p} {when}",
-            f"there was {_with_article(f'{p} {a}')} {when}",
-        ]
-        if ending is None:
-            cores += [f"the {a} {verb} {_with_article(f'{q} {b}')}", f"they {verb} that {q} {b}"]
-            if not _unseen(a, b):
-                cores.append(words.ECHO.format(a, b, a, b))
-        core = rng.choice(cores)
-        if rng.random() < 0.4:
-            return f"{rng.choice(words.OPENERS)} {core}."
-        return core[0].upper() + core[1:] + "."
+            return sentences.mention(rng, fact.subject, fact.subject_type)
+        return sentences.filler(rng, ending)
 
     def documents(
         self, seed: int, n_docs: int, facts: tuple[Fact, ...] | None = None, stream: int = 2, claims: float = 0.0
@@ -265,21 +228,22 @@ class FactWorld:
         told = [f for f in facts or self.facts if not f.reserved]
         for _ in range(n_docs):
             if claims and rng.random() < claims:
-                made = (self._claim(rng, f, rng.random() < 0.5) for f in rng.sample(told, rng.randint(*CLAIMS)))
+                some = rng.sample(told, rng.randint(*CLAIMS))
+                made = (self._claim(rng, f.subject, f.subject_type, rng.random() < 0.5) for f in some)
                 out.append(" ".join(f"{q.prompt} {q.target}." for q in made))
                 continue
-            sentences = []
+            stated = []
             for i in range(rng.randint(*SENTENCES)):
                 if rng.random() >= (FACT_SHARE if i else FACT_SHARE_FIRST):
-                    sentences.append(self.filler(rng))
+                    stated.append(self.filler(rng))
                     continue
                 if not deck:
                     deck = list(facts or self.facts)
                     rng.shuffle(deck)
                 fact = deck.pop()
                 short = i > 0 and rng.random() < SHORT_NAME_SHARE
-                sentences.append(f"{self.prompt(fact, rng.choice(fact.trained), short)} {fact.object}.")
-            out.append(" ".join(sentences))
+                stated.append(f"{self.prompt(fact, rng.choice(fact.trained), short)} {fact.object}.")
+            out.append(" ".join(stated))
         return out
 
     def training_text(self, seed: int = 0, n_docs: int = 1000) -> list[str]:
@@ -309,14 +273,19 @@ class FactWorld:
     def claims(self, seed: int = 0, n: int = 100) -> list[Question]:
         """`n` claims about reserved subjects, half of them true, up to their verdict, which is "True" or "False".
 
-        Before the claim stand the fact in other words and another one, so it can be judged by what was read, as the
-        training text teaches with other subjects. f"{prompt} {target}." of some of them makes a few-shot prompt. No
-        fact is claimed twice among the first 200.
+        They say what a subject is: a person, a company, a place or a book. f"{prompt} {target}." of some of them makes
+        a few-shot prompt. None is asked twice.
         """
         rng = random.Random(_sub_seed(self.seed, 7, seed))
-        truths = [i % 2 == 0 for i in range(n)]
-        rng.shuffle(truths)
-        return [self._claim(rng, f, t, True) for f, t in zip(self._deal_reserved(rng, n), truths, strict=True)]
+        facts = {f.subject: f for f in self.facts if f.subject in self.reserved}
+        found: dict[str, Question] = {}
+        while len(found) < n:
+            fact = facts[rng.choice(self.reserved)]
+            question = self._claim(rng, fact.subject, fact.subject_type, len(found) % 2 == 0)
+            found.setdefault(question.prompt, question)
+        dealt = list(found.values())
+        rng.shuffle(dealt)
+        return dealt
 
     def completions(self, seed: int = 0, n: int = 100) -> list[Question]:
         """`n` sentences without a fact, up to their last word, which is determined by what stands before it.
@@ -325,7 +294,7 @@ class FactWorld:
         end in set phrases ("on the way" home); options are the last words of all of them.
         """
         rng = random.Random(_sub_seed(self.seed, 8, seed))
-        pairs = [(a, b) for a in words.NOUNS for b in words.NOUNS if a != b and _unseen(a, b)]
+        pairs = [(a, b) for a in words.NOUNS for b in words.NOUNS if a != b and sentences.unseen(a, b)]
         ends = tuple(sorted({phrase.split()[-1] for phrase in words.SET_PHRASES}))
         found = []
         for i in range(n):
@@ -345,26 +314,16 @@ class FactWorld:
         """`n` facts about reserved subjects, each as often as the others."""
         deck: list[Fact] = []
         while len(deck) < n:
-            again = [f for f in self.facts if f.reserved]
+            again = [f for f in self.facts if f.subject in self.reserved]
             rng.shuffle(again)
             deck += again
         return deck[:n]
 
-    def _claim(self, rng: random.Random, fact: Fact, true: bool, reserved: bool = False) -> Question:
-        """`fact` in one phrasing, beside another fact, then `fact` or its like with another object in another phrasing.
-
-        The other fact is about another relation, so that its object does not stand in the claim.
-        """
-        told, claimed = rng.sample(fact.trained, 2)
-        other = fact
-        while other.relation == fact.relation or other.reserved != reserved:
-            other = rng.choice(self.facts)
-        pairs = [(fact, told), (other, rng.choice(other.trained))]
-        facts = [f"{self.prompt(f, template)} {f.object}." for f, template in rng.sample(pairs, 2)]
-        wrong = [o for o in self.relation(fact.relation).objects if o != fact.object]
-        stated = fact.object if true else rng.choice(wrong)
-        claim = words.CLAIM.format(f"{self.prompt(fact, claimed)} {stated}", "").rstrip()
-        return Question(" ".join([*facts, claim]), VERDICTS[not true], VERDICTS)
+    def _claim(self, rng: random.Random, subject: str, subject_type: str, true: bool) -> Question:
+        """That the subject is of its type, or of another one."""
+        stated = subject_type if true else rng.choice([t for t in words.HEADS if t != subject_type])
+        claim = words.CLAIM.format(rng.choice(words.CLAIMED).format(subject, stated), "").rstrip()
+        return Question(claim, VERDICTS[not true], VERDICTS)
 
     def requests(
         self, n: int | None = None, single_token: SingleToken = "late", order: int = 0
