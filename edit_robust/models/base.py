@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -227,4 +227,19 @@ class LogitsAlong(Protocol):
 
     def at_base(self, base: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Inside the block the named parameters have the given values; afterwards they are as before, to the bit."""
+        ...
+
+
+@runtime_checkable
+class ReadsNames(Protocol):
+    """An open-vocabulary model of images, such as CLIP: its head is made from names of classes."""
+
+    def head(self, class_names: Sequence[str], templates: Sequence[str]) -> Float[Tensor, "classes d"]:
+        """The zero-shot head: of each class the mean of its templates' normalised embeddings, normalised, times
+        exp(logit_scale). Made with the text tower, which edits of the image tower leave alone."""
+        ...
+
+    def embed(self, x: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n d"]:
+        """Normalised embeddings of normalised images at the present weights, with gradients where they are on.
+        `embed(x) @ head.T` are logits."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from edit_robust.core.data import Probe, Request
 from edit_robust.core.images import ImageSet
@@ -74,4 +74,19 @@ class Images(Protocol):
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's images first, natural shifts of it, and the edited images of each request."""
+        ...
+
+
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A task about images whose labels are positions in classes of its own, which may not be the model's."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
+        ...
+
+    @property
+    def templates(self) -> list[str]:
+        """Sentences with one {} for a name."""
         ...
