@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from edit_robust.core.images import ImageSet, Triples
+from edit_robust.core.vocabulary import Vocabulary
 
 #: A prompt about another subject and its right answer; None stands for the request's old answer.
 Neighbour = tuple[str, str | None]
@@ -87,6 +88,7 @@ class ImageRequest(Request):
                     are none; an empty set: the data leave none.
     validation:     makes the images that the edit is judged on. None: there are none.
     concept, style: what the edit is about, in words.
+    words:          the classes that labels are positions in, in words; None: the model's own.
     """
 
     about: ClassVar[str] = "requests with images"
@@ -95,6 +97,7 @@ class ImageRequest(Request):
     validation: Callable[[], ImageSet] | None = None
     concept: str = ""
     style: str = ""
+    words: Vocabulary | None = None
 
 
 @dataclass(frozen=True)

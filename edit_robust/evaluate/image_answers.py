@@ -26,6 +26,7 @@ from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
 from edit_robust.evaluate.image_keepsakes import keep_reference, keep_triples
 from edit_robust.evaluate.image_numbers import IMAGENET, numbers
 from edit_robust.evaluate.image_shards import SHARD_BYTES, Shard, shard_size, shards, shown
+from edit_robust.evaluate.image_words import in_columns, n_answers
 from edit_robust.evaluate.leaks import leaks
 from edit_robust.shifts.images.variants import Shifting, ShiftOptions, Variant, read_corruptions
 
@@ -90,7 +91,8 @@ class ImageAnswers(Measure):
         self.model = cast("LogitsAlong", setting.model)
         task = cast("Images", setting.task)
         self.requests = [cast(ImageRequest, r) for r in setting.requests]
-        self.sets: list[ImageSet] = task.image_sets(setting.requests)
+        self.sets: list[ImageSet] = in_columns(task.image_sets(setting.requests), self.model)
+        self._n_answers = n_answers(self.model)
         cache = setting.work.cache / "corrupted"
         self.shifting = Shifting.of(self.corruptions, self.options, cache, self.model.size, self.model.cropping)
         self._each = sum(len(x) * len(self.shifting.variants(x)) for x in self.sets)  # answers of a point
@@ -113,7 +115,7 @@ class ImageAnswers(Measure):
             if not len(x):
                 of = f" of {x.request}" if x.request else ""
                 raise UserError(f"there are no images for {x.probe}{of} ({x.source})")
-            wrong = [i for i, label in enumerate(x.labels) if not 0 <= int(label) < model.n_classes]
+            wrong = [i for i, label in enumerate(x.labels) if not 0 <= int(label) < self._n_answers]
             if wrong:
                 raise UserError(
                     f"{x.ids[wrong[0]]} has label {int(x.labels[wrong[0]])}, but {model.name} has "
@@ -166,7 +168,7 @@ class ImageAnswers(Measure):
         if self._left and self._begun and steps <= set(self._begun.steps):  # the rest of a group that was begun
             return self._left <= steps
         kept = sum(x.numel() * 4 for d in self._directions()[0] for t in d.terms.values() for x in t.tensors().values())
-        answers = n * self._each * answer_bytes(self.model.n_classes)
+        answers = n * self._each * answer_bytes(self._n_answers)
         return kept > KEPT_BYTES or answers > KEPT_ANSWERS or n >= KEPT_POINTS
 
     def flush(self) -> list[Measured]:
@@ -177,7 +179,7 @@ class ImageAnswers(Measure):
         if not self._waiting:
             return []
         group = self._group()
-        store = AnswerStore(self._shards, self.model.n_classes)
+        store = AnswerStore(self._shards, self._n_answers)
         try:
             with self.model.at_base(self.setting.before.values):
                 self._answer(store, group)
@@ -196,7 +198,7 @@ class ImageAnswers(Measure):
         begun = self._begun
         if begun and (steps == begun.steps or (set(steps) <= set(begun.steps) and self._complete(begun))):
             return begun
-        bytes_each = len(steps) * answer_bytes(self.model.n_classes)
+        bytes_each = len(steps) * answer_bytes(self._n_answers)
         n = shard_size(self.model.size, self.model.batch_size, bytes_each, SHARD_BYTES)
         asked = tuple(tuple(steps[k] for k in self._points_of(x)) for x in self.sets)
         group = Group(steps, asked, n, self.shifting.stamp)
@@ -205,7 +207,7 @@ class ImageAnswers(Measure):
 
     def _complete(self, group: Group) -> bool:
         """Whether every answer of a group is there."""
-        store = AnswerStore(self._shards, self.model.n_classes)
+        store = AnswerStore(self._shards, self._n_answers)
         return all(not left for _, left in self._jobs(store, group))
 
     def done(self) -> None:

@@ -58,7 +58,8 @@ def _trained_on(request: ImageRequest) -> Iterator[Picture]:
         if isinstance(triples, Triples):
             names = [_name(i) for i in triples.ids]
             yield from _pictures(names, (triples.clean[k] for k in range(len(names))))
-            yield from _pictures(names, (triples.edited[k] for k in range(len(names))))
+            if triples.edited is not triples.clean:  # labelled images, without a counterpart
+                yield from _pictures(names, (triples.edited[k] for k in range(len(names))))
 
 
 def _shown(images: ImageSet) -> Iterator[Picture]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edit_robust.core import UserError
+from edit_robust.core.work import Workspace
+from edit_robust.editors.base import State
 from edit_robust.editors.vision.helpers.heads import head_parameters, tower_parameters
-from edit_robust.editors.vision.helpers.patching import Patching
+from edit_robust.editors.vision.helpers.patching import Given, Patching
 from edit_robust.models.vision.classifier import Classifier
 
 
@@ -30,3 +33,13 @@ class WiseFt(Patching):
                 "classes' names; editor=paint leaves it as it is"
             )
         return [*tower_parameters(model), *head]
+
+    def prepare(self, model: Classifier, layers: Sequence[str], task: Any, work: Workspace) -> State[Given]:
+        """As PAINT's; UserError for a task about other classes than the model's own, whose head is made anew."""
+        state = super().prepare(model, layers, task, work)
+        if state.given.answers.head is not None:
+            raise UserError(
+                f"{self.name} trains the head of the model's own classes, and the task asks about others; "
+                "editor=paint leaves heads as they are"
+            )
+        return state

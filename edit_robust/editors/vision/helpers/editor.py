@@ -93,6 +93,7 @@ class ImageEditor(ABC):
 
     def edit(self, model: Classifier, requests: Sequence[Request], state: State[Any]) -> Edit:
         """One change for all requests; an empty one, marked as refused, where every learning rate diverges."""
+        self._refuse_other_classes(model, requests)
         network = model.split_at(model.first_of(state.changes(model)))
         pairs = image_pairs(model, [r.x for r in requests])
         data = EditData(
@@ -108,6 +109,15 @@ class ImageEditor(ABC):
             info = {"lr": self.training.lrs[0]} if len(self.training.lrs) == 1 else {}
             return refusal(Edit(Delta({}, model.position), [dict(info) for _ in requests]), "diverged")
         return refuse_nonfinite(Edit(Delta(fit.delta.terms, model.position), [fit.info for _ in requests]))
+
+    def _refuse_other_classes(self, model: Classifier, requests: Sequence[Request]) -> None:
+        """UserError for requests about other classes than the model's own."""
+        for r in requests:
+            if isinstance(r, ImageRequest) and r.words is not None and r.words.class_names != model.classes:
+                raise UserError(
+                    f"{self.name} trains what {model.name} answers about its own classes, and {r.id} is about others; "
+                    "give editor=paint or editor=one-layer"
+                )
 
 
 @dataclass(kw_only=True, eq=False)
