@@ -106,8 +106,8 @@ class Classifier(Model):
         self._order = self._calls(ready)
         self.n_classes = count_classes(ready, self.sample(2), self.name, n_classes)
         self.classes = _class_names(class_names, self.n_classes) or found.classes
-        self.blocks: tuple[Block, ...] = find_blocks(ready, self._order, layers)
-        super().__init__(ready, {b.layer.name: b.layer for b in self.blocks})
+        self.blocks: tuple[Block, ...] = self._find_blocks(ready, layers)
+        super().__init__(ready, {b.layer.name: b.layer for b in self.blocks}, self._stored_transposed(ready))
         self.base = self.position = _with_buffers(self.base, ready)
         self._split: dict[str, SplitNetwork] = {}
         self._values: EditedValues | None = None  # kept from batch to batch inside `at_base`
@@ -121,6 +121,14 @@ class Classifier(Model):
             return visits(net, self.size)
         except Exception as e:  # a module of one's own may raise anything
             raise UserError(f"{self.name} cannot take images of {self.size} x {self.size}: {_line(e)}") from e
+
+    def _find_blocks(self, net: nn.Module, layers: str) -> tuple[Block, ...]:
+        """The blocks with the layers to edit."""
+        return find_blocks(net, self._order, layers)
+
+    def _stored_transposed(self, net: nn.Module) -> frozenset[str]:
+        """Names of bare parameters that are stored as [d_in, d_out]."""
+        return frozenset()
 
     # -- structure ---------------------------------------------------------------------------------------------------
 

@@ -185,11 +185,11 @@ class SplitNetwork:
         """What the split module is called with; nothing runs after that."""
         found: list[Tensor] = []
 
-        def stop(m: nn.Module, args: Any) -> None:
-            found.append(args[0])
+        def stop(m: nn.Module, args: Any, kwargs: Any) -> None:
+            found.append(next(t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)))
             raise _Stop
 
-        hook = self.module.register_forward_pre_hook(stop)
+        hook = self.module.register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with suppress(_Stop):
                 self.net(x)
@@ -239,7 +239,7 @@ class SplitNetwork:
         if output is None:
             yield
             return
-        self.module.forward = lambda *_: output  # type: ignore[method-assign]
+        self.module.forward = lambda *_, **__: output  # type: ignore[method-assign]
         try:
             yield
         finally:

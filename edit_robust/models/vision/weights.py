@@ -14,9 +14,12 @@ from edit_robust.core import UserError
 
 def load_weights(net: nn.Module, path: Path, name: str) -> None:
     """Put a file's weights into a network. Raises UserError for what is absent, unreadable or of another network."""
-    found = read_weights(path)
+    put_weights(net, {k.removeprefix("module."): v for k, v in read_weights(path).items()}, path, name)
+
+
+def put_weights(net: nn.Module, found: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Put tensors into a network. Raises UserError, naming `path`, where they are another network's or not finite."""
     wanted = net.state_dict()
-    found = {k.removeprefix("module."): v for k, v in found.items()}
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     extra = [k for k in found if k not in wanted]
     wrong = [k for k in wanted if k in found and found[k].shape != wanted[k].shape]
