@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from edit_robust.models.vision.clip_text import Tokenizer
 from edit_robust.models.vision.preprocessing import Preprocessing
 from edit_robust.models.vision.weights import put_weights
 
-log = logging.getLogger(__name__)
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 MODES = {"shortest": "center", "squash": "squash"}
 CONFIGS = ("open_clip_config.json", "config.json")  # of a folder; the second one where it holds a model_cfg
@@ -53,8 +51,6 @@ class ClipSource:
     pretrained: str | None = None
     quick_gelu: bool | None = None
     input_size: int | None = None
-    #: open_clip's config of the architecture, where one is named.
-    _known: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> Loaded:
         """The model. Raises UserError for what is unknown, absent, unreadable, or of another architecture."""
@@ -76,15 +72,15 @@ class ClipSource:
         tag = self._tag(open_clip.list_pretrained_tags_by_model(self.name))
         about: Mapping[str, Any] = open_clip.get_pretrained_cfg(self.name, tag) if tag else {}
         if self.path == "random":
-            clip, quick = self._made(config, bool(self.quick_gelu or config.get("quick_gelu"))), self.quick_gelu
-            quick = bool(quick or config.get("quick_gelu"))
+            quick = bool(config.get("quick_gelu") if self.quick_gelu is None else self.quick_gelu)
+            clip = self._made(config, quick)
         else:
             path = Path(self.path).expanduser() if self.path else self._downloaded(about)
             state = formats.read_state(path)
             quick = self._activation(config, state, about, path)
             clip = self._made(config, quick)
             _fill(clip, state, path, self.name, resize=self.input_size is not None)
-        return Loaded(clip, self._tokenizer_by_name(self.name), _preprocessing(clip, about), self.name, quick)
+        return Loaded(clip, self._tokenizer_by_name(self.name, config), _preprocessing(clip, about), self.name, quick)
 
     # -- by name -----------------------------------------------------------------------------------------------------
 
@@ -134,11 +130,13 @@ class ClipSource:
             "model.quick_gelu=true or false, or model.pretrained=TAG of the weights that it holds"
         )
 
-    def _tokenizer_by_name(self, name: str) -> Tokenizer:
+    def _tokenizer_by_name(self, name: str, config: Mapping[str, Any]) -> Tokenizer:
         import open_clip
 
         try:
-            tokenizer: Tokenizer = open_clip.get_tokenizer(name)
+            tokenizer: Tokenizer = open_clip.get_tokenizer(
+                name, context_length=config["text_cfg"].get("context_length")
+            )
         except Exception as e:  # tokenizers of other makers are downloaded
             reason = " ".join(str(e).split())[:80]
             raise UserError(f"the tokenizer of {name} could not be downloaded ({type(e).__name__}: {reason})") from e
