@@ -6,6 +6,7 @@ bit for bit. Points that have been measured already are walked through without b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -252,7 +253,7 @@ class Sequential:
 
 
 class Interpolate:
-    """W0 + alpha (W - W0) between the unedited weights and those after all edits, alpha in `alphas`.
+    """W0 + alpha (W - W0) between the unedited weights and those after all edits, alpha in `alphas` (beyond 1, too).
 
     The edits are made at once where the editor can, else one after the other, and every point asks all requests; or,
     with `each`, every edit is made in the unedited model and has a line of its own.
@@ -271,6 +272,8 @@ class Interpolate:
         self.alphas = [i / 10 for i in range(11)] if alphas is None else [float(a) for a in alphas]
         if not self.alphas:
             raise UserError("trajectory.alphas is empty: give at least one coefficient")
+        if wrong := [a for a in self.alphas if not math.isfinite(a)]:
+            raise UserError(f"trajectory.alphas has {wrong[0]} in it: coefficients must be finite numbers")
 
     def points(self, n: int) -> int:
         return len(self.alphas) * (n if self.each else 1) + 1

@@ -16,6 +16,8 @@ MOMENTS = (
     ("", WHOLE),
     ("matched_", "a quarter of errors gone"),
     ("constrained_", "original within 1 point"),
+    ("chosen_", "original within 1 point, on held-out images"),
+    ("chosen_robust_", "corrupted original within 1 point, on held-out images"),
 )
 RATES = (
     ("edit_accuracy", "images of the edit", "edit"),

@@ -23,6 +23,7 @@ from edit_robust.core.images import ImageSet, Key, Pixels
 from edit_robust.evaluate import columns_images as describe
 from edit_robust.evaluate.answer_store import AnswerStore, Group, Place, PointAnswers, answer_bytes
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
+from edit_robust.evaluate.chosen_alpha import HELD_OUT
 from edit_robust.evaluate.image_keepsakes import keep_reference, keep_triples
 from edit_robust.evaluate.image_numbers import IMAGENET, numbers
 from edit_robust.evaluate.image_shards import SHARD_BYTES, Shard, shard_size, shards, shown
@@ -321,7 +322,8 @@ class ImageAnswers(Measure):
         record = self.setting.recorder(point)
         ids = [r.id for r in self.requests]
         if point.step == 0:
-            for request, (shared, n) in leaks(self.requests, self.sets).items():
+            judged = [x for x in self.sets if x.probe not in HELD_OUT]  # no result is told of those
+            for request, (shared, n) in leaks(self.requests, judged).items():
                 yield record("unedited", "edit", "leaked", shared, n, request=request)
             if self.model.n_classes == 1000 and any(x.benchmark == IMAGENET for x in self.sets if _is_original(x)):
                 yield record("unedited", "original", IMAGENET, 1.0, self.model.n_classes)

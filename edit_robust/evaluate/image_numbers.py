@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.core.images import Right
+from edit_robust.evaluate.chosen_alpha import chosen_alphas
 from edit_robust.evaluate.image_intervals import Pictures, intervals
 from edit_robust.evaluate.statistics import penalties as images
 
@@ -45,7 +46,7 @@ def numbers(
     out: dict[str, Any] = {name: _mean(final[name]) for name in PARTS if final[name].notna().any()}
     out |= _unedited(before)
     out |= _severities(table) | _natural(table, before) | _mce(table, before, bool((records.metric == IMAGENET).any()))
-    out |= _alphas(along)
+    out |= _alphas(along) | chosen_alphas(records, along)
     out |= _counts(records, before, table, final)
     if right is not None:
         out |= intervals(records, right, pictures)

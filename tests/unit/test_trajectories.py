@@ -276,6 +276,8 @@ def test_settings_that_make_no_sense() -> None:
         lambda: Batch(batch_size=0),
         lambda: Interpolate(batch_size=-2),
         lambda: Interpolate(alphas=[]),
+        lambda: Interpolate(alphas=[0.0, float("nan")]),
+        lambda: Interpolate(alphas=[float("inf")]),
     ):
         with pytest.raises(UserError, match="trajectory"):
             make()

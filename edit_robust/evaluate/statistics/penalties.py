@@ -159,8 +159,11 @@ def _join(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 
 
 def last(table: pd.DataFrame, by: Sequence[str] = ("request",)) -> pd.DataFrame:
-    """Each request's whole edit: its row at the largest alpha (1), the latest step."""
+    """Each request's whole edit: its row at the largest alpha up to 1, the latest step; points beyond 1 are no edit
+    that was made, and count only where there is nothing else."""
     ordered = table.sort_values(["alpha", "step"], kind="stable")
+    beyond = ordered.alpha > 1 + 1e-9
+    ordered = pd.concat([ordered[beyond], ordered[~beyond]])
     return ordered.drop_duplicates(list(by), keep="last").sort_values(list(by), kind="stable").reset_index(drop=True)
 
 
@@ -220,13 +223,14 @@ def with_start(along: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([first, along], ignore_index=True)
 
 
-def choose_alpha(along: pd.DataFrame, max_drop: float) -> dict[str, float] | None:
+def choose_alpha(along: pd.DataFrame, max_drop: float, kept: str = "original_accuracy") -> dict[str, float] | None:
     """Of one request's measured points the one with the largest edit accuracy whose original accuracy fell by no more
     than `max_drop`; of equals the smallest alpha. None when there is none.
 
+    kept: what must not fall further: `original_accuracy`, or `corrupted_accuracy`, its mean under corruptions.
     Choosing flatters the split it is done on: give the curve of a held-out split where there is one.
     """
-    fits = along[along.unedited_original_accuracy - along.original_accuracy <= max_drop + 1e-12]
+    fits = along[along[f"unedited_{kept}"] - along[kept] <= max_drop + 1e-12]
     fits = fits[fits.edit_accuracy.notna()].sort_values(["edit_accuracy", "alpha"], ascending=[False, True])
     if fits.empty:
         return None
