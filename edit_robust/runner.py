@@ -81,7 +81,8 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
         from edit_robust.figures.frame import RunData
         from edit_robust.report import write_report
 
-        write_report([RunData.of(run)], run.path / "report.html")  # now that the status says complete
+        # now that the status says complete
+        write_report([RunData.of(run)], run.path / "report.html", run.path / "figures")
     return run
 
 

@@ -26,8 +26,11 @@ TEMPLATE = "report.html.j2"
 OPEN = 3
 
 
-def write_report(runs: Sequence[RunData], out: Path) -> Path:
-    """Write the page about these runs to `out` (a file, or a folder that gets `report.html`); gives back its path."""
+def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) -> Path:
+    """Write the page about these runs to `out` (a file, or a folder that gets `report.html`); gives back its path.
+
+    drawn: a folder with figures of these very runs as they are now; they are not drawn again.
+    """
     path = out if out.suffix in (".html", ".htm") else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = Environment(
@@ -45,7 +48,7 @@ def write_report(runs: Sequence[RunData], out: Path) -> Path:
         runs=sections,
         unfolded=len(runs) <= OPEN,
         overview=overview(runs, labels) if len(runs) > 1 else None,
-        figures=[inline(module, suited(module, runs)) for module in ALL if applies(module, runs)],
+        figures=[inline(module, suited(module, runs), drawn) for module in ALL if applies(module, runs)],
         glossary=explained(column.key for run in runs for column in columns_of(run) if column.value is not None),
         claims=shown(runs),
         signs=signs_shown(runs),
@@ -100,9 +103,11 @@ def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, An
     }
 
 
-def inline(module: Module, runs: Sequence[RunData]) -> dict[str, str]:
-    """A figure as a data address, with its title and how to read it."""
-    image = b64encode(style.png(module.draw(runs))).decode("ascii")
+def inline(module: Module, runs: Sequence[RunData], drawn: Path | None = None) -> dict[str, str]:
+    """A figure as a data address, with its title and how to read it; taken from the folder `drawn` if it is there."""
+    there = None if drawn is None else drawn / f"{module.NAME}.png"
+    picture = there.read_bytes() if there and there.exists() else style.png(module.draw(runs))
+    image = b64encode(picture).decode("ascii")
     return {"name": module.NAME, "title": module.TITLE, "caption": module.CAPTION, "source": image}
 
 

@@ -127,7 +127,7 @@ def second_moments(
             raise UserError(f"the corpus for second moments is empty: {HINT}")
         for n, found in sums.items():
             story = {"model_name": model.name, "corpus": dataset, "documents": len(documents), "tokens": found.tokens}
-            write_arrays(paths[n], {"moment": (found.matrix / found.tokens).cpu().numpy()}, {**keys[n], **story})
+            write_arrays(paths[n], {"moment": (found.whole() / found.tokens).cpu().numpy()}, {**keys[n], **story})
             partial_path(paths[n]).unlink(missing_ok=True)
 
     make_missing(missing, [p.with_suffix(".lock") for p in missing], make)

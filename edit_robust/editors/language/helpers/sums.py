@@ -24,11 +24,16 @@ KEEP_EVERY = 30.0
 #: Unfinished sums that nobody has gone on with for so many seconds are removed; so are half-written files.
 STALE = 14 * 86400.0
 PARTIAL = ".partial.npz"
+#: A sum is symmetric: of so many strips of it, what lies left of the diagonal is not computed.
+STRIPS = 8
 
 
 @dataclass
 class LayerSum:
-    """The sum of k k^T over the first `documents` documents, which have `tokens` tokens; k is a projection's input."""
+    """The sum of k k^T over the first `documents` documents, which have `tokens` tokens; k is a projection's input.
+
+    matrix: the sum on and above the diagonal; what stands below it means nothing (`whole` is the sum).
+    """
 
     matrix: Float[Tensor, "d_in d_in"]
     documents: int = 0
@@ -46,6 +51,18 @@ class LayerSum:
         except UNREADABLE:
             pass
         return LayerSum(torch.zeros(d_in, d_in, dtype=torch.float64, device=device))
+
+    def add(self, k: Float[Tensor, "n d_in"]) -> None:
+        """Add the tokens' k k^T, in float64."""
+        k, size = k.double(), k.shape[1]
+        width = -(-size // STRIPS)
+        for i in range(0, size, width):
+            self.matrix[i : i + width, i:] += k[:, i : i + width].T @ k[:, i:]
+        self.tokens += len(k)
+
+    def whole(self) -> Float[Tensor, "d_in d_in"]:
+        """The sum, both halves."""
+        return self.matrix.triu() + self.matrix.triu(1).T
 
     def keep(self, path: Path) -> None:
         """Write what has been summed so far."""
@@ -102,9 +119,7 @@ def _add(model: CausalLM, documents: Sequence[str], max_tokens: int, sums: Mappi
         seen = model.run_to(last, ids, list(sums))
         real = torch.arange(ids.shape[1]) < torch.tensor([len(rows[i]) for i in batch])[:, None]
         for n, found in sums.items():
-            k = seen[n][real.to(seen[n].device)].double()
-            found.matrix += k.T @ k
-            found.tokens += int(real.sum())
+            found.add(seen[n][real.to(seen[n].device)])
     for found in sums.values():
         found.documents += len(documents)
 
