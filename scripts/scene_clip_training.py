@@ -23,7 +23,7 @@ from edit_robust.tasks.worlds.scenes import world
 
 DRAWN_SHARE, CARD_SHARE = 0.04, 0.025  # of the training images: renditions shall be hard, digits hardly known
 FIRST = {"steps": 600, "batch": 256, "rate": 2e-3}  # text tower and projection, on features of the frozen trunk
-SECOND = {"steps": 350, "batch": 64, "text": 5e-4, "image": 2e-4, "drop": 0.0}  # everything, in bad weather
+SECOND = {"steps": 350, "batch": 64, "text": 5e-4, "image": 2e-4}  # everything, in bad weather
 DECAY = 0.05
 
 

@@ -15,6 +15,7 @@ from edit_robust.core.editable import Layer
 from edit_robust.core.errors import UserError
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.vocabulary import Vocabulary
+from edit_robust.models.devices import resolve_device
 from edit_robust.models.vision.anatomy import Block
 from edit_robust.models.vision.classifier import Classifier, Line
 from edit_robust.models.vision.clip_layers import Part, clip_blocks
@@ -69,6 +70,7 @@ class Clip(Classifier):
         head_cache: Aside[str | None] = None,
     ) -> None:
         found = ClipSource(path, name, pretrained, quick_gelu, input_size).load()
+        found.clip.to(resolve_device(device)).requires_grad_(False)  # its image tower becomes the network's own
         text = TextTower(found.clip, found.tokenizer, Path(head_cache).expanduser() if head_cache else None)
         classes, sentences = _own_words(found, class_names, templates)
         net = ClipNet(found.clip.visual, text.head(classes, sentences), train_head)
@@ -83,7 +85,6 @@ class Clip(Classifier):
             tf32=tf32, batch_size=batch_size,
         )  # fmt: skip
         self.text, self.quick_gelu, self.classes = text, found.quick_gelu, classes
-        found.clip.to(self.device).requires_grad_(False)  # its image tower is the network's own
         self._columns: dict[Words, tuple[int, ...]] = {(classes, sentences): tuple(range(len(classes)))}
         about = f"{self.base}:quick_gelu={found.quick_gelu}"  # weights alone do not tell the activation
         self.base = self.position = hashlib.sha256(about.encode()).hexdigest()[:16]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from edit_robust.core.vocabulary import PLACE
 #: Texts to token ids [n, context].
 Tokenizer = Callable[[Sequence[str]], Tensor]
 AT_ONCE = 256  # texts that are encoded as one batch
+MANY = 20_000  # texts that take minutes on a CPU
+log = logging.getLogger(__name__)
 
 
 class TextTower:
@@ -64,8 +68,40 @@ class TextTower:
     @torch.no_grad()
     def _made(self, ids: Int[Tensor, "texts context"], n_classes: int) -> Float[Tensor, "classes d"]:
         """The head from token ids, those of a class one after the other."""
-        encode = self.clip.encode_text
-        found = torch.cat([encode(part.to(self._device), normalize=True).float() for part in ids.split(AT_ONCE)])
+        if len(ids) >= MANY and self._device.type == "cpu":
+            once = "; it is made once" if self.folder else ""
+            log.warning("a head is made from %d sentences, which takes long without a GPU%s", len(ids), once)
+        found = torch.cat([self._encoded(part.to(self._device)) for part in ids.split(AT_ONCE)])
         mean = found.reshape(n_classes, -1, found.shape[-1]).mean(1)
         head: Tensor = mean / mean.norm(dim=-1, keepdim=True) * self.clip.logit_scale.float().exp()
         return head
+
+    def _encoded(self, ids: Int[Tensor, "texts context"]) -> Float[Tensor, "texts d"]:
+        """Normalised embeddings of texts.
+
+        Where every token sees only those before it, as in CLIP's own text tower, what follows the longest text's end is
+        not computed: prompts take 10 to 20 of 77 places.
+        """
+        length = self._longest(ids)
+        with _shortened(self.clip, length) if length else nullcontext():
+            out: Tensor = self.clip.encode_text(ids[:, :length] if length else ids, normalize=True)
+        return out.float()
+
+    def _longest(self, ids: Int[Tensor, "texts context"]) -> int | None:
+        """Places up to the last end token; None where the text tower is not CLIP's own, or sees the places behind."""
+        pool, mask = getattr(self.clip, "text_pool_type", None), getattr(self.clip, "attn_mask", None)
+        if mask is None or pool not in ("argmax", "eos"):
+            return None
+        ends = ids.argmax(-1) if pool == "argmax" else (ids == self.clip.text_eos_id).int().argmax(-1)
+        return int(ends.max()) + 1
+
+
+@contextmanager
+def _shortened(clip: Any, length: int) -> Iterator[None]:
+    """Inside the block CLIP's text tower takes texts of `length` tokens."""
+    positions, mask = clip.positional_embedding.data, clip.attn_mask
+    try:
+        clip.positional_embedding.data, clip.attn_mask = positions[:length], mask[:length, :length]
+        yield
+    finally:
+        clip.positional_embedding.data, clip.attn_mask = positions, mask
