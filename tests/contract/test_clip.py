@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edit_robust.core import Delta, Dense, UserError
 from edit_robust.core.vocabulary import Vocabulary
+from edit_robust.models.vision.classifier import Classifier
 from edit_robust.models.vision.clip import Clip
 from tests.helpers import tiny_clips as tiny
 
@@ -301,3 +302,30 @@ def test_training_reaches_parameters_that_no_hook_sees(clip: Clip, x: Tensor) ->
         assert float(grad.abs().max()) > 0
         grads = torch.autograd.grad(clip.embed(x)[:, 0].sum(), [clip.param(n) for n in names], allow_unused=True)
     assert [n for n, g in zip(names, grads, strict=True) if g is None] == []
+
+
+class _Named(nn.Module):
+    """A network that calls its modules by the names of their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.out = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.second(input=self.first(input=x).relu())
+        out: Tensor = self.out(input=h.mean((2, 3)))
+        return out
+
+
+def test_modules_that_are_called_by_keyword_are_entered() -> None:
+    torch.manual_seed(0)
+    model = Classifier(net=_Named(), input_size=12, layers="*")
+    x = model.sample(3)
+    for name in ("second", "out"):
+        network = model.split_at(name)
+        assert network.fast
+        close(network.suffix(network.prefix(x)), model.logits(x))
+        delta = Delta({f"{name}.weight": Dense(torch.ones(model.layers[name].shape))}, model.base)
+        [[half]] = model.logits_along(x, [(delta, [0.5])])
+        with model.patched(delta.scale(0.5)):
+            close(half, model.logits(x))
