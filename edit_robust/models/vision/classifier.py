@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int, Int32, UInt8
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, UserError, nearest
+from edit_robust.core.combining import depths
 from edit_robust.core.images import Pixels
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.weights import check_weights
@@ -108,7 +109,7 @@ class Classifier(Model):
         self.classes = _class_names(class_names, self.n_classes) or found.classes
         self.blocks: tuple[Block, ...] = self._find_blocks(ready, layers)
         super().__init__(ready, {b.layer.name: b.layer for b in self.blocks}, self._stored_transposed(ready))
-        self.base = self.position = _with_buffers(self.base, ready)
+        self.base = self.position = with_buffers(self.base, ready)
         self._split: dict[str, SplitNetwork] = {}
         self._values: EditedValues | None = None  # kept from batch to batch inside `at_base`
         self._turn = {v.name: i for i, v in reversed(list(enumerate(self._order)))}  # of every module's first call
@@ -168,6 +169,13 @@ class Classifier(Model):
         """How many calls have begun when a module's last call ends."""
         inside = set(self.net.modules() if end is None else end.modules())
         return max(i for i, v in enumerate(self._order) if v.module in inside) + 1
+
+    def depths(self, names: Sequence[str]) -> dict[str, float]:
+        """How deep parameters lie, from 0 (the first block, and what stands before it) to 1 (the last one)."""
+        called = {m: n for n, m in self.net.named_modules()}
+        ends = [(called[b.end], b.layer.name) for b in self.blocks]
+        prefixes = [f"{end if layer.startswith(f'{end}.') else layer}." for end, layer in ends]
+        return depths(names, prefixes, self.parameters_between(self.blocks[-1].layer.name, None))
 
     def first_of(self, parameters: Sequence[str]) -> str:
         """The module from which the network must be run again when these parameters change: the last one that begins
@@ -372,7 +380,7 @@ def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
     return nn.functional.linear(h, weight)
 
 
-def _with_buffers(base: str, net: nn.Module) -> str:
+def with_buffers(base: str, net: nn.Module) -> str:
     """The fingerprint, with running statistics counted in: they are part of what the network computes."""
     h = hashlib.sha256(base.encode())
     for name, b in net.named_buffers():

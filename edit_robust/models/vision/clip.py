@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from edit_robust.core.editable import Layer
+from edit_robust.core.editable import Layer, fingerprint
 from edit_robust.core.errors import UserError
 from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.vocabulary import Vocabulary
 from edit_robust.models.devices import resolve_device
 from edit_robust.models.vision.anatomy import Block
-from edit_robust.models.vision.classifier import Classifier, Line
+from edit_robust.models.vision.classifier import Classifier, Line, with_buffers
 from edit_robust.models.vision.clip_layers import Part, clip_blocks
 from edit_robust.models.vision.clip_loading import ClipSource, Loaded
 from edit_robust.models.vision.clip_net import ClipNet
@@ -86,7 +86,10 @@ class Clip(Classifier):
         )  # fmt: skip
         self.text, self.quick_gelu, self.classes = text, found.quick_gelu, classes
         self._columns: dict[Words, tuple[int, ...]] = {(classes, sentences): tuple(range(len(classes)))}
-        about = f"{self.base}:quick_gelu={found.quick_gelu}"  # weights alone do not tell the activation
+        # Weights alone do not tell the activation. The head counts by what it is made from: its last bits may depend on
+        # the machine that made it.
+        tower = with_buffers(fingerprint(net, self.layers), net.visual)
+        about = f"{tower}:quick_gelu={found.quick_gelu}:{text.digest}:{classes}:{sentences}"
         self.base = self.position = hashlib.sha256(about.encode()).hexdigest()[:16]
 
     # -- words -------------------------------------------------------------------------------------------------------
