@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from edit_robust.core import Delta, Editable, Request, UserError
+from edit_robust.core.combining import lines, task_arithmetic, ties
 from edit_robust.editors.base import Edit, Editor, State, edit_each_or_refuse, edit_or_refuse
 
 #: Times that past edits are asked all questions in a sequence, unless `trajectory.every_full` says otherwise.
@@ -96,6 +97,15 @@ class Trajectory(Protocol):
 
     def looked_at(self, point: Point) -> Point:
         """A point of the walk with everything asked there that can be, whether the walk asks it there or not."""
+        ...
+
+
+@runtime_checkable
+class TellsDepth(Protocol):
+    """A model that knows in which order its parameters act."""
+
+    def depths(self, names: Sequence[str]) -> dict[str, float]:
+        """From 0 (the first block) to 1 (the last one), by parameter."""
         ...
 
 
@@ -269,11 +279,7 @@ class Interpolate:
         self.name, self.batch_size, self.each = name, _check_batch(batch_size), each
         if each and batch_size is not None:
             raise UserError(f"trajectory.batch_size={batch_size} goes with edits made together, not with each=true")
-        self.alphas = [i / 10 for i in range(11)] if alphas is None else [float(a) for a in alphas]
-        if not self.alphas:
-            raise UserError("trajectory.alphas is empty: give at least one coefficient")
-        if wrong := [a for a in self.alphas if not math.isfinite(a)]:
-            raise UserError(f"trajectory.alphas has {wrong[0]} in it: coefficients must be finite numbers")
+        self.alphas = _coefficients(alphas)
 
     def points(self, n: int) -> int:
         return len(self.alphas) * (n if self.each else 1) + 1
@@ -322,17 +328,95 @@ class Interpolate:
                 info += _with_requests(edit, some) if edit.info else ()
                 edited = step
             total = model.difference(before)
-        for i, alpha in enumerate(self.alphas):
-            step, part = edited + i + 1, total.scale(alpha)
-            if ledger.measured(step):
-                continue
-            with model.patched(part):
-                edits = tuple(info) if i == len(self.alphas) - 1 else ()
-                scopes = (Scope("final", range(n)),)
-                yield Point(step, alpha, n, scopes, True, edits, _terms(part), _given(total))
+        yield from _along(model, total, self.alphas, edited, n, info, ledger)
 
     def looked_at(self, point: Point) -> Point:
         return replace(point, whole=True)
+
+
+class Combine:
+    """W0 + alpha T, where T is made of all edits, each made in the unedited model.
+
+    method: `task-arithmetic` (their sum) or `ties`, see `core.combining`.   density: share of elements that TIES keeps.
+    alphas: coefficients of T.   depth_low: LiNeS: the first block's change is scaled by this, the last one's by 1, and
+        those between in proportion; None: all alike.
+    """
+
+    def __init__(
+        self,
+        name: str = "combine",
+        method: Literal["task-arithmetic", "ties"] = "task-arithmetic",
+        density: float = 0.2,
+        alphas: list[float] | None = None,
+        depth_low: float | None = None,
+    ) -> None:
+        if not 0 < density <= 1:
+            raise UserError(f"trajectory.density={density} must be above 0 and at most 1")
+        if depth_low is not None and not math.isfinite(depth_low):
+            raise UserError(f"trajectory.depth_low={depth_low} must be a finite number, or null")
+        self.name, self.method, self.density, self.depth_low = name, method, density, depth_low
+        self.alphas = _coefficients(alphas)
+
+    def points(self, n: int) -> int:
+        return len(self.alphas) + 1
+
+    def walk(
+        self, model: Editable, editor: Editor, state: State[Any], requests: Sequence[Request], ledger: Ledger
+    ) -> Iterator[Point]:
+        n = len(requests)
+        yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
+        if all(ledger.measured(n + i + 1) for i in range(len(self.alphas))):
+            return
+        with model.held(state.changes(model)):  # a change of anything else is refused
+            made = ledger.independent(
+                range(1, n + 1), lambda: edit_each_or_refuse(editor, model, list(requests), state)
+            )
+            info = [pair for i, edit in enumerate(made) for pair in _with_requests(edit, [i])]
+            total = self._combined(model, [edit.delta for edit in made if edit.delta.terms])
+            yield from _along(model, total, self.alphas, n, n, info, ledger)
+
+    def _combined(self, model: Editable, deltas: Sequence[Delta]) -> Delta:
+        if not deltas:
+            return Delta({}, model.position)  # every edit was refused
+        total = ties(deltas, self.density) if self.method == "ties" else task_arithmetic(deltas)
+        if self.depth_low is None:
+            return total
+        if not isinstance(model, TellsDepth):
+            raise UserError("trajectory.depth_low needs a model that tells how deep parameters lie (one of images)")
+        return lines(total, model.depths(list(total.terms)), self.depth_low)
+
+    def looked_at(self, point: Point) -> Point:
+        return replace(point, whole=True)
+
+
+def _coefficients(alphas: Sequence[float] | None) -> list[float]:
+    """The alphas of a line; None: 0 to 1 in steps of .1. UserError for none at all, and for what is not finite."""
+    found = [i / 10 for i in range(11)] if alphas is None else [float(a) for a in alphas]
+    if not found:
+        raise UserError("trajectory.alphas is empty: give at least one coefficient")
+    if wrong := [a for a in found if not math.isfinite(a)]:
+        raise UserError(f"trajectory.alphas has {wrong[0]} in it: coefficients must be finite numbers")
+    return found
+
+
+def _along(
+    model: Editable,
+    total: Delta,
+    alphas: Sequence[float],
+    done: int,
+    n: int,
+    info: Sequence[tuple[int, dict[str, float]]],
+    ledger: Ledger,
+) -> Iterator[Point]:
+    """Points on the line W0 + alpha `total`, numbered from `done` + 1 on; the last one tells of the n edits."""
+    for i, alpha in enumerate(alphas):
+        step, part = done + i + 1, total.scale(alpha)
+        if ledger.measured(step):
+            continue
+        with model.patched(part):
+            edits = tuple(info) if i == len(alphas) - 1 else ()
+            scopes = (Scope("final", range(n)),)
+            yield Point(step, alpha, n, scopes, True, edits, _terms(part), _given(total))
 
 
 def _crosses(some: range, every: int) -> bool:

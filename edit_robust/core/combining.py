@@ -1,0 +1,82 @@
+"""Several changes of one model made into one: task arithmetic and TIES; and LiNeS, which scales a change by depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from edit_robust.core.delta import Delta, Dense
+from edit_robust.core.errors import UserError
+
+
+def task_arithmetic(deltas: Sequence[Delta]) -> Delta:
+    """The sum of the changes (Ilharco et al., arXiv 2212.04089). Small factors stay factors.
+
+    UserError where the changes were made at different weights, and where there are none.
+    """
+    _same_base(deltas)
+    return Delta(Delta.chain(list(deltas)).terms, deltas[0].base)
+
+
+def ties(deltas: Sequence[Delta], density: float = 0.2) -> Delta:
+    """TIES: trim, elect a sign, merge what agrees with it (Yadav et al., arXiv 2306.01708, section 3).
+
+    Of every change the largest `density` of all its elements are kept (across parameters); each element's sign is that
+    of the sum of what is left; the elements of that sign are averaged over the changes that have one. Dense.
+    UserError for a density outside of (0, 1], and as `task_arithmetic`.
+    """
+    if not 0 < density <= 1:
+        raise UserError(f"trajectory.density={density} must be above 0 and at most 1")
+    _same_base(deltas)
+    trimmed = [_trimmed(d, density) for d in deltas]
+    terms = {}
+    for name in dict.fromkeys(n for t in trimmed for n in t):
+        stack = torch.stack([t[name] for t in trimmed if name in t])
+        sign = torch.sign(stack.sum(0))
+        agree = (torch.sign(stack) == sign) & (sign != 0)
+        count = agree.sum(0).clamp_min(1)
+        terms[name] = Dense((stack * agree).sum(0) / count)
+    return Delta(terms, deltas[0].base)
+
+
+def _trimmed(delta: Delta, density: float) -> dict[str, torch.Tensor]:
+    """Each term as a matrix in which all but the largest elements of the whole change are zero."""
+    dense = {n: t.dense() for n, t in delta.terms.items()}
+    if not dense:
+        return {}
+    sizes = torch.cat([m.abs().reshape(-1) for m in dense.values()])
+    keep = max(1, round(density * len(sizes)))
+    least = torch.topk(sizes, keep).values[-1]
+    return {n: torch.where(m.abs() >= least, m, torch.zeros_like(m)) for n, m in dense.items()}
+
+
+def lines(delta: Delta, depth: Mapping[str, float], low: float, high: float = 1.0) -> Delta:
+    """LiNeS: a parameter's change times low + (high - low) * depth (Wang et al., arXiv 2410.17146).
+
+    depth: from 0 (the first layer, which serves everything) to 1 (the last one, which serves the task), by parameter.
+    """
+    terms = {n: t.scale(low + (high - low) * depth[n]) for n, t in delta.terms.items()}
+    return Delta(terms, delta.base, delta.info)
+
+
+def depths(names: Sequence[str], prefixes: Sequence[str], behind: Sequence[str]) -> dict[str, float]:
+    """How deep parameters lie, from 0 to 1.
+
+    prefixes: of the blocks' parameters, in the blocks' order.   behind: parameters that act after the last block's
+    layer. A parameter of block i of n lies at i / (n - 1), one behind all blocks at 1, any other (a stem, embeddings)
+    at 0.
+    """
+    last, after = max(len(prefixes) - 1, 1), set(behind)
+    found = {}
+    for name in names:
+        inside = [i for i, p in enumerate(prefixes) if name.startswith(p)]
+        found[name] = inside[-1] / last if inside else float(name in after)
+    return found
+
+
+def _same_base(deltas: Sequence[Delta]) -> None:
+    if not deltas:
+        raise UserError("there are no changes to combine")
+    if len({d.base for d in deltas}) > 1:
+        raise UserError("changes that were made at different weights cannot be combined")
