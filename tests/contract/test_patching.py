@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edit_robust.core import ImageRequest, UserError
 from edit_robust.core.images import Triples
 from edit_robust.core.work import Workspace
+from edit_robust.editors.base import Edit
 from edit_robust.editors.vision.helpers.heads import head_parameters, tower_parameters
 from edit_robust.editors.vision.helpers.patching import Patching
 from edit_robust.editors.vision.helpers.schedule import warm_cosine
@@ -27,6 +28,7 @@ from edit_robust.editors.vision.paint import Paint
 from edit_robust.editors.vision.wise_ft import WiseFt
 from edit_robust.models.vision.classifier import Classifier
 from edit_robust.tasks.vision.textures import Lazy
+from edit_robust.trajectories import Interpolate, Ledger
 
 EDITORS: dict[str, type[Patching]] = {"paint": Paint, "one-layer": OneLayer, "wise-ft": WiseFt}
 QUICK: dict[str, Any] = {"lr": 1e-2, "warmup": 1, "batch_size": 2, "epochs": 2}
@@ -310,3 +312,40 @@ def test_a_model_that_cannot_read_names_is_refused(model: Callable[[str], Classi
 
     state = Paint().prepare(m, [m.layer_at(1).name], Same(), work)
     assert state.given.answers.head is None
+
+
+# -- the line to the fine-tuned model ----------------------------------------------------------------------------------
+
+
+class Applied(Ledger):
+    """Makes every edit and adds it to the model, as a run does."""
+
+    def measured(self, step: int) -> bool:
+        return False
+
+    def advance(self, model: Any, step: int, make: Callable[[], Edit], **about: bool) -> Edit:
+        self.edit = make()
+        model.add(self.edit.delta)
+        return self.edit
+
+
+@pytest.mark.parametrize("kind", ["resnet", "tower"])
+@pytest.mark.parametrize("name", ["paint", "one-layer"])
+def test_only_parameters_move_along_the_line_and_its_ends_are_exact(
+    name: str, kind: str, model: Callable[[str], Classifier], work: Workspace
+) -> None:
+    m, editor, ledger = model(kind), EDITORS[name](**QUICK), Applied()
+    state, before = start(editor, m, work), bits(m)
+    walk = Interpolate(alphas=[0.0, 0.3, 1.0, 1.5]).walk(m, editor, state, [request()], ledger)
+    seen = {(p.step, p.alpha): bits(m) for p in walk}
+    assert same(seen[2, 0.0], before), "alpha 0 is the unedited model"
+    with m.patched(ledger.edit.delta):
+        assert same(seen[4, 1.0], bits(m)), "alpha 1 is the fine-tuned one"
+    changed = set(state.changes(m))
+    for weights in seen.values():
+        assert all(torch.equal(v, before[n]) for n, v in weights.items() if n not in changed)
+    assert not any(v.dtype == torch.int64 and n in changed for n, v in before.items())
+    for n in changed:
+        step = seen[4, 1.0][n] - before[n]
+        assert torch.allclose(seen[5, 1.5][n], before[n] + 1.5 * step, atol=1e-6) and step.abs().max() > 0
+    assert same(before, bits(m))
