@@ -24,11 +24,12 @@ IMAGES = ROOT / "docs" / "images"
 
 #: group -> the command lines whose runs its figures draw, after `edit-robust run`
 RUNS = {
-    "fact-world": (
-        "-m editor=rome,memit task.n_requests=1000 trajectory.every=20",
-        "editor=ft task.n_requests=400 trajectory.every=20",
+    "forgetting-claims": ("-m experiment=forgetting-claims model=fact-gpt",),
+    "collapse": ("-m editor=rome,r-rome,memit,ft,memit-seq,alphaedit task.n_requests=200",),
+    "editors": (
+        "-m editor=ft,mend,rome,r-rome,memit,memit-seq,emmet,alphaedit,encore,pmet,rect,prune,nse,lora "
+        "task.n_requests=200",
     ),
-    "collapse": ("-m editor=rome,r-rome,memit,ft,memit-seq,alphaedit",),
     "scene-editing": ("experiment=scene-methods",),
 }
 
@@ -52,8 +53,9 @@ class Image:
 
 MADE = {
     "collapse": Image("collapse", "forgetting"),
-    "scaling": Image("fact-world", "scaling"),
-    "forgetting": Image("fact-world", "forgetting"),
+    "editors": Image("editors", "editors"),
+    "scaling": Image("forgetting-claims", "scaling"),
+    "downstream": Image("forgetting-claims", "downstream"),
     "scene-tradeoff": Image("scene-editing", "tradeoff"),
     "scene-original-penalty": Image("scene-editing", "original-penalty"),
     "scene-editing-penalty": Image("scene-editing", "editing-penalty"),

@@ -21,6 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 # Okabe and Ito's palette, without its yellow (too pale on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+#: For an eighth group and more: other hues, as distinct as so many can be.
+MORE = ("#882255", "#999933", "#44AA99", "#AA4499", "#332288", "#661100", "#8c8c8c")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 GREY = "#6b6b6b"
 INK = "#222222"
@@ -140,11 +142,11 @@ def levels(ax: Axes, values: Sequence[float], colors: Sequence[str], percent: bo
 
 def color_of(number: int) -> str:
     """The colour of the n-th group."""
-    return PALETTE[number % len(PALETTE)]
+    return (PALETTE + MORE)[number % (len(PALETTE) + len(MORE))]
 
 
 def dash_of(number: int) -> Any:
-    """The line style of the n-th group: dashed once the colours come round again."""
+    """The line style of the n-th group: dashed from the eighth on."""
     return DASHES[(number // len(PALETTE)) % len(DASHES)]
 
 
