@@ -2,7 +2,7 @@
 
   train NAME     train one of NAMES (they differ by their seed) and write edit_robust/assets/NAME
   measure NAME   write what it gets zero-shot under every shift into its manifest
-  try            train variants with fewer or more steps and write what they reach to --pool (docs/scene-clip.md)
+  try            train variants with fewer or more steps and write what they reach to --pool
 
 Everything is seeded and has a fixed number of steps. One thread; the rendered images are kept under --pool.
 """
