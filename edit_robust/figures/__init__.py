@@ -34,6 +34,12 @@ from edit_robust.figures.vision import (
     effective,
     layer_map,
     original_penalty,
+    patching,
+    patching_alpha,
+    patching_corruptions,
+    patching_corruptions_task,
+    patching_layers,
+    patching_shifts,
     tradeoff,
     triple,
 )
@@ -63,6 +69,7 @@ ALL: tuple[Module, ...] = (
     *(samples, interpolation, sweep),
     *(downstream, generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
+    *(patching_shifts, patching, patching_alpha, patching_corruptions, patching_corruptions_task, patching_layers),
 )
 FORMATS = ("png", "pdf", "svg")
 
