@@ -55,6 +55,9 @@ assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 	for name in scene-cnn scene-resnet scene-vit; do $(BIN)/python scripts/make_scene_world.py measure $$name || exit 1; done
 	$(BIN)/python scripts/make_scene_world.py baseline
 	$(BIN)/python scripts/make_scene_world.py sheet
+	for name in scene-clip scene-clip-b; do \
+		$(BIN)/python scripts/make_scene_clip.py train $$name && $(BIN)/python scripts/make_scene_clip.py measure $$name || exit 1; \
+	done
 
 figures: $(READY) ## List the documentation's figures with the commands behind them; ARGS="scaling" makes one (hours)
 	$(BIN)/python scripts/make_doc_figures.py $(ARGS)
