@@ -69,6 +69,13 @@ class RunData:
         found: Derived = self._derived[function]
         return found
 
+    def once(self, function: Callable[[RunData], Derived]) -> Derived:
+        """What the function makes of this run, computed once however often it is asked for."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        found: Derived = self._derived[function]
+        return found
+
     @cached_property
     def right(self) -> Callable[[int], Right]:
         """step -> which images are answered right there, see `Run.right`; {} where the folder does not say."""

@@ -10,9 +10,11 @@ import pandas as pd
 from edit_robust.core.errors import UserError
 from edit_robust.core.files import write_text
 from edit_robust.figures.frame import RunData
-from edit_robust.report import claims, claims_language
+from edit_robust.report import claims, claims_language, claims_patching
 
 KINDS = (".md", ".csv")
+#: The vision paper's claims about edits, then those about patching; the scaling paper's.
+MODULES = (claims, claims_patching, claims_language)
 
 
 def write_claims(runs: Sequence[RunData], path: Path) -> Path:
@@ -22,7 +24,7 @@ def write_claims(runs: Sequence[RunData], path: Path) -> Path:
     """
     if path.suffix not in KINDS:
         raise UserError(f"--claims={path} must end in {' or '.join(KINDS)}")
-    found = [(module, table) for module in (claims, claims_language) if len(table := module.claims(runs))]
+    found = [(module, table) for module in MODULES if len(table := module.claims(runs))]
     if not found:
         raise UserError("no claim can be asked of these runs: they edit no image classifier, and nothing in sequence")
     if path.suffix == ".md":

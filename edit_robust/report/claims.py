@@ -33,7 +33,7 @@ EQ1, EQ2, OWN = "original_ood_penalty", "editing_ood_penalty", "unedited_editing
 def role(method: str) -> str:
     """The paper's name for a method, by the words in ours; "" for one that the compared claims are not about."""
     name = re.sub(r"[_\s]+", "-", method.lower())
-    tuned = re.search(r"(^|-)(ft|fine-tuning|supervised|paint|1-?li)(-|,|$)", name)
+    tuned = re.search(r"(^|-)(ft|fine-tuning|supervised|paint|1-?li|one-layer)(-|,|$)", name)
     if "rewrit" in name:
         return "rewriting"
     if "collision" in name:

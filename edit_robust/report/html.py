@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from edit_robust.figures import ALL, Module, applies, style, suited
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import APART, Group, flatten, groups
-from edit_robust.report import claims_language
+from edit_robust.report import claims_language, claims_patching
 from edit_robust.report.claims import shown
 from edit_robust.report.glossary import explained
 from edit_robust.report.grid import columns_of, grid, side_by_side
@@ -42,7 +42,7 @@ def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) 
     )
     labels = {run.run_id: label_of(group, run) for group in groups(runs) for run in group.runs}
     sections = [section(run, labels[run.run_id]) for run in runs]
-    scaling = claims_language.shown(runs)
+    told = [claims_patching.shown(runs), claims_language.shown(runs)]
     page = environment.get_template(TEMPLATE).render(
         title=title_of(runs),
         runs=sections,
@@ -52,7 +52,7 @@ def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) 
         glossary=explained(column.key for run in runs for column in columns_of(run) if column.value is not None),
         claims=shown(runs),
         signs=signs_shown(runs),
-        tables=[*tables(runs), *([scaling] if scaling else [])],
+        tables=[*tables(runs), *(table for table in told if table is not None)],
     )
     path.write_text(page, encoding="utf-8")
     return path

@@ -40,7 +40,7 @@ def agreeing() -> pd.DataFrame:
 
 
 def test_roles_by_the_words_of_the_name() -> None:
-    names = ["rewriting", "local_collision", "global-collision", "local-ft", "1-li", "global_supervised", "paint"]
+    names = ["rewriting", "local_collision", "global-collision", "local-ft", "one-layer", "global_supervised", "paint"]
     expected = ["rewriting", "local collision", "global collision", *["1-layer fine-tuning"] * 2]
     assert [role(name) for name in names] == [*expected, *["global fine-tuning"] * 2]
     assert role("low-rank") == "" and role("gift") == "" and role("local-ft, lr 0.1") == "1-layer fine-tuning"

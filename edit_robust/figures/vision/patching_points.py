@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from edit_robust.evaluate.statistics import penalties
+from edit_robust.evaluate.statistics.penalties import with_start
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import natural
-from edit_robust.figures.vision.common import counted, depth_colors, layer_label, methods, of_images, words
+from edit_robust.figures.vision.common import counted, curve, depth_colors, layer_label, methods, scores, words
 
 #: Kinds of images of the original task. Others are the names of natural shifts, and `fog/3` for single corruptions.
 CLEAN, CORRUPTED = "none", "corruptions"
@@ -34,7 +34,7 @@ COLUMNS = (
 def wants(run: RunData) -> bool:
     """Whether a task in words was taught, and measured with the original task at several alphas."""
     task = setting(run.config, "task", {})
-    return isinstance(task, Mapping) and "prompts" in task and run.derive(_points).alpha.nunique() > 1
+    return isinstance(task, Mapping) and "prompts" in task and run.once(_points).alpha.nunique() > 1
 
 
 def points(runs: Sequence[RunData]) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def points(runs: Sequence[RunData]) -> pd.DataFrame:
     found = []
     several = len({str(setting(run.config, "model.name")) for run in kept}) > 1
     for number, (run, (place, whole), method) in enumerate(zip(kept, places(kept), methods(kept), strict=True)):
-        rows, seed = run.derive(_points), setting(run.config, "seed", 0)
+        rows, seed = run.once(_points), setting(run.config, "seed", 0)
         model, task = str(setting(run.config, "model.name") or "model"), str(setting(run.config, "task.name") or "")
         told = rows.request.where(rows.request != "", task or "all requests")
         pair = told if not task else (task + ": " + told).where(told != task, task)
@@ -57,13 +57,13 @@ def points(runs: Sequence[RunData]) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[list(COLUMNS)] if found else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _points(tidy: pd.DataFrame) -> pd.DataFrame:
+def _points(run: RunData) -> pd.DataFrame:
     """The part of `points` that a run's records tell: request, alpha, kind, accuracy, task, original, and counts."""
-    table = penalties.scores(of_images(tidy))
+    table = scores(run)
     own = table[table.probe == "original"]
     found = [pd.DataFrame(columns=["request", *COLUMNS[9:]])]
-    for request, one in penalties.curve(table).groupby("request"):
-        one = penalties.with_start(one.drop_duplicates("alpha", keep="last").sort_values("alpha"))
+    for request, one in curve(run).groupby("request"):
+        one = with_start(one.drop_duplicates("alpha", keep="last").sort_values("alpha"))
         one = one.dropna(subset=["edit_accuracy", "original_accuracy"])
         names = {"edit_accuracy": "task", "original_accuracy": "original", "n_edit": "n_task"}
         base = one.rename(columns=names)[["alpha", "task", "original", "n_task", "n_original"]].assign(request=request)
