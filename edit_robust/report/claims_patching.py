@@ -316,13 +316,14 @@ def own_layer(scores: pd.DataFrame, table: pd.DataFrame) -> tuple[pd.Series, str
     """
     values: dict[Place, list[float]] = {}
     tasks = pd.Series(pairs_of(scores.index, table), index=scores.index)
+    score: dict[Any, Any] = scores.to_dict()
     for unit, (task, others) in siblings({(str(m), str(u)): 0 for m, u in scores.index}, table).items():
         elsewhere = scores[(tasks != task) & (scores.index.get_level_values(0) == unit[0])]
         if not others or elsewhere.empty:
             continue
-        mine = scores.loc[others].mean().idxmax()
-        theirs = elsewhere.groupby(tasks[elsewhere.index]).mean().mean().idxmax()
-        values[unit] = [float(scores.loc[unit, mine] - scores.loc[unit, theirs])]
+        mine = str(scores.loc[others].mean().idxmax())
+        theirs = str(elsewhere.groupby(tasks[elsewhere.index]).mean().mean().idxmax())
+        values[unit] = [float(score[mine][unit] - score[theirs][unit])]
     best = scores.groupby(tasks).mean().idxmax(axis=1)
     return per_unit(values), "best on average: " + ", ".join(f"{task} {place}" for task, place in best.items())
 
