@@ -157,10 +157,11 @@ def test_folders_that_make_no_task(tmp_path: Path) -> None:
 def test_a_damaged_image_is_named_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = folders(tmp_path, 20)
     bad = root / "van" / "7.png"
-    bad.write_bytes(bad.read_bytes()[:60])
     task = ImageFolder(path=str(root), **SMALL, n_test=6)
-    (request,) = task.requests()  # nothing is opened yet
+    (request,) = task.requests()
     sets = task.image_sets([request])
+    # Damaged now: the types that tests check are those of any one image, which would be opened above.
+    bad.write_bytes(bad.read_bytes()[:60])
 
     def everything() -> None:
         images = TrainingImages(None, (request.x,), None, None, 0)  # type: ignore[arg-type]
