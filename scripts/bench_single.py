@@ -20,7 +20,7 @@ import torch
 from bench_rows import Row, World, shown
 
 from edit_robust.core.work import Workspace
-from edit_robust.editors.base import Edit, Editor, State, edit_each_or_refuse, edit_or_refuse
+from edit_robust.editors.base import Edit, State, edit_each_or_refuse, edit_or_refuse
 from edit_robust.editors.language.emmet import Emmet
 from edit_robust.editors.language.helpers.hypernetwork import Hypernetwork, Statistics
 from edit_robust.editors.language.helpers.hypernetwork_files import as_tensors
@@ -37,7 +37,7 @@ TESTS = Path(__file__).resolve().parent.parent / "tests"
 class Case:
     """An editor, the blocks it edits, how many requests, how far its changes may be apart, and the least ratio."""
 
-    editor: Editor
+    editor: Any
     blocks: tuple[int, ...]
     n: int
     close: float

@@ -34,7 +34,7 @@ def solve_rows(d: int = 2048, n: int = 4, past: int = 64, times: int = 5) -> Ite
     inverse = Inverse.of(moment)
     k, old = (torch.randn(d, m, generator=g, dtype=torch.float64) for m in (n, past))
     basis = torch.linalg.eigh(moment)[1][:, : d // 2]
-    space = Past(Identity(10.0, d // 2, k.device), "layer", k.device, lambda keys: basis.T @ keys)
+    space = Past(Identity(10.0, d // 2, k.device), "layer", k.device, basis)
     pieces = [{"layer": old.T.float()}]
     kept = old.float().double()
     held, projector, inside = kept @ kept.T, basis @ basis.T, basis.T @ k

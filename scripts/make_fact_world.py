@@ -177,8 +177,8 @@ def packed_stages(world: FactWorld, tokenizer: Tokenizer, args: argparse.Namespa
     are not learned among facts, whose gradients are larger, but once learned by themselves (`drill`) they stay.
     """
     packed = []
-    stages = ((1, args.drill, 1.0), (20, args.stage, CLAIM_SHARE), (4, args.stage, CLAIM_SHARE))
-    stages = (*stages, (1, args.steps - args.drill - 2 * args.stage, CLAIM_SHARE))
+    stages = [(1, args.drill, 1.0), (20, args.stage, CLAIM_SHARE), (4, args.stage, CLAIM_SHARE)]
+    stages.append((1, args.steps - args.drill - 2 * args.stage, CLAIM_SHARE))
     for seed, (every, steps, claims) in enumerate(stages):
         chosen = set(list(dict.fromkeys(f.subject for f in world.facts))[::every])
         facts = tuple(f for f in world.facts if f.subject in chosen)

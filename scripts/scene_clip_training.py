@@ -77,6 +77,7 @@ def warm_start(net: Any, vit: Any) -> None:
             flat = proj.weight.flatten(1)
             weight, bias = torch.einsum("oc,cihw->oihw", flat, weight), flat @ bias + proj.bias
         ours.weight.copy_(weight)
+        assert ours.bias is not None
         ours.bias.copy_(bias)
     visual.class_embedding.zero_()
     visual.positional_embedding.zero_()

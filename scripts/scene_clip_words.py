@@ -71,8 +71,8 @@ def caption(true: Sequence[str], rng: np.random.Generator) -> tuple[str, list[st
         said = "drawing" if template.startswith("a drawing") else medium
         return template.format(m=medium, c=name), [name, said]
     words, claims = [name], [name]
-    for options, share in ((COLOURS, 0.3), (SIZES, 0.2)):
-        found = [t for t in true if t in options]
+    for choices, share in ((COLOURS, 0.3), (SIZES, 0.2)):
+        found = [t for t in true if t in choices]
         if found and rng.random() < share:
             words, claims = [found[0], *words], [*claims, found[0]]
     for options, phrases in ((GROUNDS, _PLACE), (BACKDROPS, _BEHIND)):
