@@ -22,10 +22,10 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
 	$(BIN)/edit-robust run $(ARGS)
 
-test: $(READY) ## Run all tests (about 5 minutes on two cores); ARGS="-k rome" for some of them
+test: $(READY) ## Run all tests (about ten minutes on two cores); ARGS="-k rome" for some of them
 	$(PYTEST) $(ARGS)
 
-test-fast: $(READY) ## Run the tests that take no longer than a few seconds each (under a minute on two cores)
+test-fast: $(READY) ## Run the tests that take no longer than a few seconds each (one or two minutes on two cores)
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 check: $(READY) ## Formatting, lint, types, and every config bound to its constructor
