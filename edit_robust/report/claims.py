@@ -19,10 +19,11 @@ from edit_robust.evaluate.statistics.penalties import at_edit_accuracy
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.grouping import natural
 from edit_robust.figures.vision.common import gather, image_runs, whole
+from edit_robust.report import claim_text
 from edit_robust.report.claim_curves import MARGIN, compare_matched, concave, curves, monotone_paths
 from edit_robust.report.claim_rows import UNIT, Place, by_unit, differ, permuted, row
 
-__all__ = ["COLUMNS", "MATCHED", "NOTE", "TITLES", "WHOLE", "cells", "claims"]
+__all__ = ["COLUMNS", "COUNTED", "MATCHED", "NOTE", "TITLES", "WHOLE", "cells", "claims"]
 __all__ += ["permuted", "role", "shown", "to_markdown"]
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "pairs", "verdict", "note")
@@ -143,15 +144,12 @@ def one_layer_against_all(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+COUNTED = ("seeds", "pairs", "units")
+
+
 def cells(table: pd.DataFrame) -> list[list[str]]:
     """The table as text: differences with their intervals, counts in words."""
-    out = []
-    for one in table.to_dict("records"):
-        number = "" if not np.isfinite(one["difference"]) else f"{one['difference']:+.3f}"
-        interval = f" [{one['low']:+.3f}, {one['high']:+.3f}]" if np.isfinite(one["low"]) else ""
-        counts = f"{one['seeds']} / {one['pairs']} / {one['units']}" if one["units"] else ""
-        out.append([one["claim"], one["at"], number + interval, counts, one["verdict"], one["note"]])
-    return out
+    return claim_text.cells(table, COUNTED)
 
 
 TITLES = ("claim", "compared at", "difference [95 % interval]", "seeds / pairs / units", "verdict", "note")

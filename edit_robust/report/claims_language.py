@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.figures.frame import RunData, series
+from edit_robust.report import claim_text
 from edit_robust.report.claim_lines import line, ratio, share
 from edit_robust.report.claim_rows import Place
+from edit_robust.report.claim_text import ClaimText
 from edit_robust.report.claim_walks import (
     CHECKS,
     FT_C,
@@ -244,29 +246,25 @@ NOTE = (
 )
 
 
+TEXT = ClaimText(
+    "claims-language",
+    "What the scaling paper says, and what these runs show",
+    NOTE,
+    TITLES,
+    ("seeds", "models", "units"),
+)
+
+
 def cells(table: pd.DataFrame) -> list[list[str]]:
     """The table as text: differences with their intervals, counts in words."""
-    out = []
-    for one in table.to_dict("records"):
-        number = "" if not np.isfinite(one["difference"]) else f"{one['difference']:+.3f}"
-        interval = f" [{one['low']:+.3f}, {one['high']:+.3f}]" if np.isfinite(one["low"]) else ""
-        counts = f"{one['seeds']} / {one['models']} / {one['units']}" if one["units"] else ""
-        out.append([one["claim"], one["at"], number + interval, counts, one["verdict"], one["note"]])
-    return out
-
-
-def _as_table(table: pd.DataFrame) -> Table:
-    title = "What the scaling paper says, and what these runs show"
-    lines = tuple(tuple(text.replace("|", "/") for text in cells_of) for cells_of in cells(table))
-    return Table("claims-language", title, NOTE, TITLES, lines)
+    return claim_text.cells(table, TEXT.counted)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """The claims as a Markdown table with a paragraph on how to read it."""
-    return f"{_as_table(table).to_markdown()}\n{NOTE}\n"
+    return TEXT.to_markdown(table)
 
 
 def shown(runs: Sequence[RunData]) -> Table | None:
     """The claims for the page, where some line has more than one unit."""
-    table = claims(runs)
-    return _as_table(table) if (table.units > 1).any() else None
+    return TEXT.shown(claims(runs))

@@ -26,7 +26,8 @@ from edit_robust.figures.vision.patching_layers import bargains
 from edit_robust.figures.vision.patching_points import CLEAN, CORRUPTED, in_words, points, shifts_of, wants
 from edit_robust.report.claim_curves import MARGIN, MIN_ALPHAS
 from edit_robust.report.claim_rows import UNIT, Place, pairs_of, per_unit, row
-from edit_robust.report.claims import COLUMNS, TITLES, cells, role
+from edit_robust.report.claim_text import ClaimText
+from edit_robust.report.claims import COLUMNS, COUNTED, TITLES, role
 from edit_robust.report.tables_language import Table
 
 __all__ = ["COLUMNS", "NOTE", "claims", "shown", "to_markdown"]
@@ -341,18 +342,20 @@ NOTE = (
 )
 
 
-def _as_table(table: pd.DataFrame) -> Table:
-    title = "What the vision paper says of patched models, and what these runs show"
-    rows = tuple(tuple(text.replace("|", "/") for text in one) for one in cells(table))
-    return Table("claims-patching", title, NOTE, HEADINGS, rows)
+TEXT = ClaimText(
+    "claims-patching",
+    "What the vision paper says of patched models, and what these runs show",
+    NOTE,
+    HEADINGS,
+    COUNTED,
+)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """The claims as a Markdown table with a paragraph on how to read it."""
-    return f"{_as_table(table).to_markdown()}\n{NOTE}\n"
+    return TEXT.to_markdown(table)
 
 
 def shown(runs: Sequence[RunData]) -> Table | None:
     """The claims for the page, where some line has more than one unit."""
-    table = claims(runs)
-    return _as_table(table) if (table.units > 1).any() else None
+    return TEXT.shown(claims(runs))

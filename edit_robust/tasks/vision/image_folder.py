@@ -34,8 +34,7 @@ class ImageFolder(LabelledImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.path is None:
-            raise UserError(f"task.path must be given: the task needs {self.needs}")
+        self.check_given(self.path)
 
     @cached_property
     def _places(self) -> dict[str, Path]:

@@ -52,8 +52,7 @@ class KittiDistance(LabelledImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.path is None:
-            raise UserError(f"task.path must be given: the task needs {self.needs}")
+        self.check_given(self.path)
         if (self.mapping is None) != (self.order is None):
             raise UserError("task.mapping and task.order belong together: train_mapping.txt and train_rand.txt")
 

@@ -83,6 +83,11 @@ class LabelledImages(ABC):
             self.natural, self.n_natural, self.seed,
         )  # fmt: skip
 
+    def check_given(self, path: object) -> None:
+        """UserError, with what the task needs, where no path was given."""
+        if path is None:
+            raise UserError(f"task.path must be given: the task needs {self.needs}")
+
     @abstractmethod
     def own_words(self) -> tuple[Sequence[str], Sequence[str]]:
         """The task's own names of classes and templates."""

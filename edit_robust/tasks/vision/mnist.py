@@ -1,23 +1,19 @@
 """MNIST: handwritten digits from the files of the original distribution, of Keras, or of any .npz with x and y."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from edit_robust.core.errors import UserError
-from edit_robust.core.options import DataFile
 from edit_robust.tasks.vision.arrays import Pictures, first_of, has_both, read_idx, read_npz
-from edit_robust.tasks.vision.fetched import torchvision_folder
-from edit_robust.tasks.vision.labelled import LabelledImages, Splits, divided, with_test
-from edit_robust.tasks.vision.words import DIGITS, NUMBER
+from edit_robust.tasks.vision.digit_files import DigitFiles
+from edit_robust.tasks.vision.labelled import Splits, divided, with_test
 
 PARTS = {"train": "train", "test": "t10k"}
 PLACES = (".", "raw", "MNIST/raw")
 
 
 @dataclass(kw_only=True, eq=False)
-class Mnist(LabelledImages):
+class Mnist(DigitFiles):
     """Its further options are those of `LabelledImages`.
 
     path: a folder with MNIST's idx files (compressed or not), an .npz file, or `download`.
@@ -27,20 +23,10 @@ class Mnist(LabelledImages):
     needs: ClassVar[str] = "MNIST: task.path=FOLDER of idx files, or an .npz file with x and y, or download"
 
     name: str = "mnist"
-    path: Literal["download"] | DataFile | None = None
-    test: DataFile | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.path is None:
-            raise UserError(f"task.path must be given: the task needs {self.needs}")
-
-    def own_words(self) -> tuple[Sequence[str], Sequence[str]]:
-        return DIGITS, NUMBER
 
     def splits(self) -> Splits:
         """MNIST's own test part, where it is there."""
-        path = torchvision_folder("MNIST") if self.path == "download" else Path(str(self.path)).expanduser()
+        path = self.place("MNIST")
         if path.is_dir():
             every, test = (self._idx(path, split).listing(10) for split in PARTS)
             return with_test(every, test, self.n_held_out, self.seed)

@@ -1,20 +1,16 @@
 """SVHN: house numbers, cropped to digits, from the .mat files of the original distribution or any .npz with x and y."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from edit_robust.core.errors import UserError
-from edit_robust.core.options import DataFile
 from edit_robust.tasks.vision.arrays import Pictures, first_of, read_mat, read_npz
-from edit_robust.tasks.vision.fetched import torchvision_folder
-from edit_robust.tasks.vision.labelled import LabelledImages, Splits, divided, with_test
-from edit_robust.tasks.vision.words import DIGITS, NUMBER
+from edit_robust.tasks.vision.digit_files import DigitFiles
+from edit_robust.tasks.vision.labelled import Splits, divided, with_test
 
 
 @dataclass(kw_only=True, eq=False)
-class Svhn(LabelledImages):
+class Svhn(DigitFiles):
     """Its further options are those of `LabelledImages`.
 
     path: a folder with train_32x32.mat and test_32x32.mat, one .mat or .npz file, or `download`.
@@ -24,20 +20,10 @@ class Svhn(LabelledImages):
     needs: ClassVar[str] = "SVHN: task.path=FOLDER with train_32x32.mat and test_32x32.mat, an .npz file, or download"
 
     name: str = "svhn"
-    path: Literal["download"] | DataFile | None = None
-    test: DataFile | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.path is None:
-            raise UserError(f"task.path must be given: the task needs {self.needs}")
-
-    def own_words(self) -> tuple[Sequence[str], Sequence[str]]:
-        return DIGITS, NUMBER
 
     def splits(self) -> Splits:
         """SVHN's own test part, where it is there."""
-        path = torchvision_folder("SVHN") if self.path == "download" else Path(str(self.path)).expanduser()
+        path = self.place("SVHN")
         if path.is_dir():
             files = [first_of(path, [f"{part}_32x32.mat"], "task.path") for part in ("train", "test")]
             every, test = (read_mat(file).listing(10) for file in files)
