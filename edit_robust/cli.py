@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edit_robust.messages import exit_code, explain
+from edit_robust.verbs.finding import Names, Outputs, found_runs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,9 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-Outputs = Annotated[Path, typer.Option("--outputs", help="The outputs folder.")]
-Names = Annotated[list[str] | None, typer.Argument(help="Run ids, the beginning or end of one, folders or patterns.")]
 
 
 @app.command(
@@ -134,7 +132,7 @@ def figure(
     """Draw figures of runs as PNG and PDF, several runs overlaid. Without a name: of all complete runs."""
     from edit_robust.figures import RunData, draw_all
 
-    runs = _find(names, outputs)
+    runs = found_runs(names, outputs)
     drawn = draw_all([RunData.of(r) for r in runs], out or outputs / "figures", only)
     if not drawn:
         from edit_robust.core.errors import UserError
@@ -158,7 +156,7 @@ def report(
     from edit_robust.report import write_report
     from edit_robust.report.claim_files import write_claims
 
-    runs = [RunData.of(r) for r in _find(names, outputs)]
+    runs = [RunData.of(r) for r in found_runs(names, outputs)]
     if claims is not None:
         typer.echo(write_claims(runs, claims))
     if claims is None or out is not None:
@@ -181,7 +179,7 @@ def autopsy(
     from edit_robust.messages import Ui
     from edit_robust.report.collapse import autopsy_lines, orders_line
 
-    runs = examined(_find(names, outputs), Ui().progress, strict=bool(names))
+    runs = examined(found_runs(names, outputs), Ui().progress, strict=bool(names))
     for run, finding in runs:
         typer.echo(run.id)
         for line in autopsy_lines(finding.to_dict(), int(run.summary.get("n_edits") or 0)):
@@ -201,25 +199,6 @@ def export(
     from edit_robust.runs.reader import find_run
 
     typer.echo(export_model(find_run(name, outputs), folder))
-
-
-def _find(names: list[str] | None, outputs: Path) -> list[Run]:
-    from fnmatch import fnmatch
-
-    from edit_robust.core.errors import UserError
-    from edit_robust.runs.reader import find_run, list_runs
-
-    if not names:
-        runs = [r for r in list_runs(outputs) if r.complete]
-        if not runs:
-            raise UserError(f"there are no complete runs in {outputs / 'runs'}")
-        return runs
-    found: dict[Path, Run] = {}
-    for name in names:
-        several = [r for r in list_runs(outputs) if fnmatch(r.id, name)] if any(c in name for c in "*?[") else []
-        for r in several or [find_run(name, outputs)]:
-            found[r.path] = r
-    return list(found.values())
 
 
 def _runs_tables(outputs: Path) -> list[Table]:

@@ -126,7 +126,11 @@ def original_task(
     n_natural: int | None,
     seed: int,
 ) -> Original:
-    """The original task that options describe. n_original: null: 256 scenes, or all photographs."""
+    """The original task that options describe.
+
+    n_original: None is 256 scenes, or all photographs. natural: None is renditions of the scenes, or no shift of
+    photographs; an empty list is none of either.
+    """
     check_counts(0, n_original=n_original, n_natural=n_natural)
     if n_held_out < 0:
         raise UserError(f"task.n_held_out={n_held_out} must be 0 or more")
@@ -135,7 +139,8 @@ def original_task(
             raise UserError("task.natural names folders, which go with an original task from files; give a list")
         if classes is not None or templates is not None:
             raise UserError(f"task.original_classes and task.original_prompts do not go with original={SCENES}")
-        return SceneOriginal(n_original or 256, n_held_out, list(natural or ()), n_natural or 128, seed)
+        shifts = ["rendition"] if natural is None else list(natural)
+        return SceneOriginal(n_original or 256, n_held_out, shifts, n_natural or 128, seed)
     if natural is not None and not isinstance(natural, Mapping):
         if natural:
             raise UserError("task.natural names shifts of the scene world; for other images give NAME: FOLDER pairs")
