@@ -95,7 +95,9 @@ def test_scikit_learns_digits() -> None:
     assert np.array_equal(again.x.edited[5], request.x.edited[5])
     few = Digits(**SMALL, n_train=40, n_test=20).requests()[0].x
     assert len(few) == 40
-    assert [len(x) for x in Digits(n_original=16, n_held_out=0, n_test=5).image_sets([request])] == [16, 5]
+    few_sets = Digits(n_original=16, n_held_out=0, n_test=5, natural=[]).image_sets([request])
+    assert [len(x) for x in few_sets] == [16, 5]
+    assert len(Digits(n_original=16, n_held_out=0, n_test=5).image_sets([request])[-1]) == 128  # renditions
 
 
 @pytest.mark.parametrize("kind", ["mnist", "svhn", "cards"])
