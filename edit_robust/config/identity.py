@@ -25,6 +25,8 @@ ASIDE = (
     "shifts",
     "corruption",
 )
+#: What the layer of an editor that asks for none counts as, so that the same run has one name.
+NO_LAYER = {"index": "last"}
 #: Raised when results of the same config change, so that older runs are not taken for today's.
 RESULTS_VERSION = 5
 
@@ -34,8 +36,11 @@ def run_id(values: dict[str, Any]) -> str:
 
     Choices count by their names and their options' values, never by where their code lies. Options that name files
     (`DataFile` in the constructor's signature) count by the files' content: moved files make the same run, changed
-    files another one. Options marked `Aside` do not count.
+    files another one. Options marked `Aside` do not count, nor does the layer of an editor that trains the same
+    whatever layer it is given (`any_layer`).
     """
+    if getattr(target_of(values["editor"], "editor"), "any_layer", False):
+        values = {**values, "layer": NO_LAYER}
     about = {k: _by_content(v, part=k) for k, v in values.items() if k not in ASIDE}
     text = json.dumps({"version": RESULTS_VERSION, **about}, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -100,7 +100,8 @@ class Editor(Protocol):
     batches: whether several requests can be written in one change.
     needs:   names of the methods that it needs of a model; a model without them is refused when the config is checked.
     takes:   the kind of request that it can be given.
-    An editor may have `signs`, the warning signs (`core.signs`) that it tells of its edits beside the one of all.
+    An editor may have `signs`, the warning signs (`core.signs`) that it tells of its edits beside the one of all, and
+    `any_layer`: true where the layers that it is given have no say, so that a sweep over layers makes one run of it.
     """
 
     name: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from edit_robust.editors.vision.helpers.heads import tower_parameters
 from edit_robust.editors.vision.helpers.patching import Patching
@@ -18,6 +19,7 @@ from edit_robust.models.vision.classifier import Classifier
 class Paint(Patching):
     """PAINT as an editor; its options are those of `Patching`. `layers` says nothing here."""
 
+    any_layer: ClassVar[bool] = True
     name: str = "paint"
 
     def trained(self, model: Classifier, layers: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from edit_robust.core import UserError
 from edit_robust.core.work import Workspace
@@ -22,6 +22,7 @@ from edit_robust.models.vision.classifier import Classifier
 class WiseFt(Patching):
     """WiSE-FT as an editor; its options are those of `Patching`. `layers` says nothing here."""
 
+    any_layer: ClassVar[bool] = True
     name: str = "wise-ft"
 
     def trained(self, model: Classifier, layers: Sequence[str]) -> list[str]:
