@@ -29,7 +29,7 @@ from edit_robust.core.data import Column, Record
 from edit_robust.core.errors import UserError
 from edit_robust.core.files import atomic_path, write_text
 from edit_robust.runs.files import append, as_line, cut, read_json, read_lines
-from edit_robust.runs.status import began, lock, now, peak_memory
+from edit_robust.runs.status import began, forget_peak, lock, now, peak_memory
 
 STATUS_EVERY = 10.0  # seconds: how stale the status of a running experiment may be
 
@@ -38,12 +38,14 @@ class RunFolder:
     """A run's folder while the run is being made.
 
     done: the finished points by step.   phases: seconds spent in each phase, over all processes of the run.
+    processor: the same in processor seconds, of all threads: they do not depend on what else the machine does.
     """
 
     def __init__(self, path: Path, run_id: str) -> None:
         self.path, self.run_id = path, run_id
         self.done: dict[int, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
         self._status: dict[str, Any] = {}
         self._status_written = 0.0
 
@@ -62,6 +64,8 @@ class RunFolder:
             self._recover()
             before = read_json(self.path / "status.json")
             self.phases = dict(before.get("seconds", {}))
+            self.processor = dict(before.get("processor_seconds", {}))
+            forget_peak()
             self._status = began(before, config.get("seed"), device)
             self._write_status()
             try:
@@ -100,6 +104,7 @@ class RunFolder:
     def _write_status(self, **more: Any) -> None:
         self._status |= more
         self._status["seconds"] = {k: round(v, 3) for k, v in self.phases.items()}
+        self._status["processor_seconds"] = {k: round(v, 3) for k, v in self.processor.items()}
         self._status["peak_memory_mb"] = peak_memory()
         self._status["points"] = len(self.done)
         write_text(self.path / "status.json", json.dumps(self._status, indent=1))
@@ -117,11 +122,12 @@ class RunFolder:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the seconds of a phase."""
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
+            self.processor[name] = self.processor.get(name, 0.0) + time.process_time() - busy
 
     # -- what was measured -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -15,7 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from edit_robust.core.errors import UserError
+from edit_robust.core.errors import BusyError
+from edit_robust.core.locks import explained, hard_lock
 from edit_robust.runs.files import read_json
 
 PACKAGES = (
@@ -26,12 +28,16 @@ LOCK = ".lock"
 
 
 def lock(path: Path) -> FileLock:
-    """The lock of a run's folder, taken. It goes with the process that holds it, however that ends."""
-    held = FileLock(path / LOCK)
+    """The lock of a run's folder, taken. It goes with the process that holds it, however that ends.
+
+    Raises BusyError where another process holds it.
+    """
+    held = hard_lock(path / LOCK)
     try:
-        held.acquire(timeout=0.2)  # who reads the status holds it for an instant
+        with explained(path):
+            held.acquire(timeout=0.2)  # who reads the status holds it for an instant
     except Timeout:
-        raise UserError(f"{path.name} is being run by another process") from None
+        raise BusyError(f"{path.name} is being run by another process") from None
     return held
 
 
@@ -48,7 +54,7 @@ def _held(path: Path) -> bool:
     """Whether a process holds the run's lock; where that cannot be tried, whether its process number is alive here."""
     if not (path / LOCK).exists():
         return False
-    probe = FileLock(path / LOCK)
+    probe = hard_lock(path / LOCK)
     try:
         probe.acquire(timeout=0)
     except Timeout:
@@ -138,6 +144,16 @@ def _git() -> dict[str, Any]:
         return {"sha": sha.stdout.strip(), "dirty": bool(dirty.stdout.strip())}
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+def forget_peak() -> None:
+    """Count peaks of memory from now on, so that a job of a sweep does not show an earlier job's (Linux; GPUs)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        for i in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(i)
 
 
 def peak_memory() -> dict[str, float]:
