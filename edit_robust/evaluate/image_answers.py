@@ -24,7 +24,7 @@ from edit_robust.evaluate import columns_images as describe
 from edit_robust.evaluate.answer_store import AnswerStore, Group, Place, PointAnswers, answer_bytes
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
 from edit_robust.evaluate.chosen_alpha import HELD_OUT
-from edit_robust.evaluate.image_keepsakes import keep_reference, keep_triples
+from edit_robust.evaluate.image_keepsakes import keep_classes, keep_flips, keep_reference, keep_triples
 from edit_robust.evaluate.image_numbers import IMAGENET, numbers
 from edit_robust.evaluate.image_shards import SHARD_BYTES, Shard, shard_size, shards, shown
 from edit_robust.evaluate.image_words import in_columns, n_answers
@@ -92,7 +92,8 @@ class ImageAnswers(Measure):
         self.model = cast("LogitsAlong", setting.model)
         task = cast("Images", setting.task)
         self.requests = [cast(ImageRequest, r) for r in setting.requests]
-        self.sets: list[ImageSet] = in_columns(task.image_sets(setting.requests), self.model)
+        asked = task.image_sets(setting.requests)
+        self.sets: list[ImageSet] = in_columns(asked, self.model)
         self._n_answers = n_answers(self.model)
         cache = setting.work.cache / "corrupted"
         self.shifting = Shifting.of(self.corruptions, self.options, cache, self.model.size, self.model.cropping)
@@ -109,6 +110,7 @@ class ImageAnswers(Measure):
         if not done:
             keep_triples(setting.run.path, self.requests, self.model)
             keep_reference(setting.run.path, setting.task)
+            keep_classes(setting.run.path, setting.task, asked, self.model)
 
     def _check_labels(self) -> None:
         model = self.model
@@ -190,8 +192,21 @@ class ImageAnswers(Measure):
         for waiting in self._waiting:
             answers = PointAnswers(store, self._parts(waiting.point.step, group))
             measured.append(Measured(list(self._records(waiting.point, answers)), answers))
+        keep_flips(self.setting.run.path, self._flips([m.outcomes for m in measured]), self.model)
         self._waiting = []
         return measured
+
+    def _flips(self, answered: Sequence[Mapping[str, np.ndarray]]) -> Iterator[tuple[ImageSet, np.ndarray, np.ndarray]]:
+        """(set, right before, right now) without corruption, at the kept points of the whole edit; the newest first."""
+        alphas = [w.point.alpha for w in self._waiting if w.point.step]
+        whole = max((a for a in alphas if a <= 1), default=max(alphas, default=0.0))
+        for waiting, answers in reversed(list(zip(self._waiting, answered, strict=True))):
+            for images, target in zip(self.sets, self._targets, strict=True):
+                key = (images.probe, images.request, images.shift, 0)
+                name = "|".join(str(k) for k in key)
+                wanted = waiting.point.step and waiting.point.alpha == whole and images.probe not in HELD_OUT
+                if wanted and f"{name}|pred" in answers and key in self._before:
+                    yield images, self._before[key], answers[f"{name}|pred"] == target
 
     def _group(self) -> Group:
         """The kept points as a group; where they are what an earlier process left of one, that group."""
