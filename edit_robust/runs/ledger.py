@@ -273,12 +273,13 @@ def _bytes(delta: Delta) -> int:
 # -- reading the edits of a run ------------------------------------------------------------------------------------
 
 
-def deltas(path: Path, after: int = 0) -> list[Delta]:
+def deltas(path: Path, after: int = 0, upto: int | None = None) -> list[Delta]:
     """The changes kept in a run's folder, in the order they were made (a walk of dense ones is kept as one).
 
-    after: leave out those of this step and before.
+    after: leave out those of this step and before.   upto: leave out those of later steps.
     """
-    return [Delta.load(p) for p in sorted((path / "deltas").glob("[0-9]*.safetensors")) if int(p.stem) > after]
+    files = [p for p in sorted((path / "deltas").glob("[0-9]*.safetensors")) if int(p.stem) > after]
+    return [Delta.load(p) for p in files if upto is None or int(p.stem) <= upto]
 
 
 def stacked(path: Path) -> list[Delta]:
@@ -297,14 +298,25 @@ def whole(path: Path) -> Delta:
     return Delta.load(total) if total.exists() else Delta.chain(stacked(path))
 
 
-def replay(path: Path, model: Editable, name: str) -> None:
+def replay(path: Path, model: Editable, name: str, upto: int | None = None) -> None:
     """Bring the unedited model to where a sequential walk ended, each step rounded as the walk rounded it.
 
-    Raises UserError when the model is not the one that was edited; `name` is what the run called it.
+    upto: the step after which to stop; None: the last one.
+    Raises UserError when the model is not the one that was edited (`name` is what the run called it), and for a step
+    whose weights cannot be made again.
     """
     weights = kept_weights(path)
-    made = deltas(path, after=weights["step"]) if weights else stacked(path)
-    edited = weights["base"] if weights else made[0].base
+    if weights and upto is not None and weights["step"] > upto:
+        if is_dense(weights):
+            raise UserError(
+                f"{path.name} kept no change of edit {upto}: its edits change whole matrices, of which the weights "
+                f"after step {weights['step']} alone are kept"
+            )
+        weights = None
+    if not weights:
+        stacked(path)
+    made = deltas(path, after=weights["step"] if weights else 0, upto=upto)
+    edited = weights["base"] if weights else made[0].base if made else model.base
     if model.position != model.base or edited not in (model.base, *model.older_bases):
         raise UserError(
             f"this is not the model that {path.name} edited ({name}): other weights, or another config or tokenizer"
@@ -313,3 +325,11 @@ def replay(path: Path, model: Editable, name: str) -> None:
         put_weights(path, model, weights)
     for delta in made:
         model.add(delta)
+
+
+def requests_by_step(path: Path) -> dict[int, int]:
+    """Of how many requests each kept or noted edit of a run is, by its step."""
+    found = {line["step"]: len(line["info"]) for line in read_lines(path / "state" / "edits.jsonl")}
+    for file in (path / "deltas").glob("[0-9]*.safetensors"):
+        found[int(file.stem)] = len(Delta.read_info(file).get("edits") or [None])
+    return dict(sorted(found.items()))

@@ -93,7 +93,7 @@ class Classifier(Model):
             raise UserError(f"model.batch_size={batch_size} must be at least 1")
         self.device, self.dtype, self.fast, self.batch_size = resolve_device(device), DTYPES[dtype], fast, batch_size
         found = Source(path, name, library, n_classes, input_size, net, factory, kwargs).load()
-        self.name = found.name
+        self.name, self.described = found.name, found.described
         self.preprocessing = found.preprocessing.changed(input_size, resize_size, mean, std, interpolation)
         self.size = self.preprocessing.size
         # Weights stay as they are: their matrices are views, which another format would turn into copies.
@@ -263,12 +263,7 @@ class Classifier(Model):
         x = self.see(images())
         return f"tf32 is on: {flips(lambda: self.logits(x))} of {len(x)} images are answered otherwise than in float32"
 
-    @staticmethod
-    def judge(
-        logits: Float[Tensor, "n c"], target: Int[np.ndarray, " n"], classes: Sequence[int] | None = None
-    ) -> tuple[Int32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-        """Predicted class and log-probability of the right one, among `classes` where only some are possible."""
-        return judge(logits, target, classes)
+    judge = staticmethod(judge)
 
     # -- many changes at once ----------------------------------------------------------------------------------------
 

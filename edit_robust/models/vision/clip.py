@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,7 @@ class Clip(Classifier):
     ) -> None:
         found = ClipSource(path, name, pretrained, quick_gelu, input_size).load()
         found.clip.to(resolve_device(device)).requires_grad_(False)  # its image tower becomes the network's own
+        self.source = replace(found, clip=None)  # the network itself is divided between `net` and `text`
         text = TextTower(found.clip, found.tokenizer, Path(head_cache).expanduser() if head_cache else None)
         classes, sentences = _own_words(found, class_names, templates)
         net = ClipNet(found.clip.visual, text.head(classes, sentences), train_head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ WEIGHTS = (
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors"),
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "model.pth"),
 )  # fmt: skip
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "spiece.model", "tokenizer.model"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Loaded:
     """An open_clip model with its weights, and what goes with it.
 
     words: names of its own classes and templates, where a built-in model brings them.
+    config: open_clip's description of the network.   stem: of `add_stem`, where it has one.
+    files: of a tokenizer that open_clip does not bring itself.
     """
 
     clip: Any
@@ -40,6 +46,9 @@ class Loaded:
     name: str
     quick_gelu: bool
     words: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stem: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,17 @@ class ClipSource:
         about: Mapping[str, Any] = open_clip.get_pretrained_cfg(self.name, tag) if tag else {}
         if self.path == "random":
             quick = bool(config.get("quick_gelu") if self.quick_gelu is None else self.quick_gelu)
-            clip = self._made(config, quick)
+            config = self._as_made(config, quick)
+            clip = self._made(config)
         else:
             path = Path(self.path).expanduser() if self.path else self._downloaded(about)
             state = formats.read_state(path)
             quick = self._activation(config, state, about, path)
-            clip = self._made(config, quick)
+            config = self._as_made(config, quick)
+            clip = self._made(config)
             _fill(clip, state, path, self.name, resize=self.input_size is not None)
-        return Loaded(clip, self._tokenizer_by_name(self.name, config), _preprocessing(clip, about), self.name, quick)
+        tokenizer = self._tokenizer_by_name(self.name, config)
+        return Loaded(clip, tokenizer, _preprocessing(clip, about), self.name, quick, config=config)
 
     # -- by name -----------------------------------------------------------------------------------------------------
 
@@ -156,12 +168,12 @@ class ClipSource:
             raise UserError(
                 f"{path} does not tell its architecture; give it with model.name=ARCHITECTURE, such as ViT-B-32"
             )
-        config = formats.openai_config(state)
         quick = True if self.quick_gelu is None else self.quick_gelu
-        clip = self._made(config, quick)
+        config = self._as_made(formats.openai_config(state), quick)
+        clip = self._made(config)
         _fill(clip, state, path, path.stem, resize=self.input_size is not None)
         tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
-        return Loaded(clip, tokenizer, _preprocessing(clip, {}), path.stem, quick)
+        return Loaded(clip, tokenizer, _preprocessing(clip, {}), path.stem, quick, config=config)
 
     def _folder(self, folder: Path) -> Loaded:
         """A folder as open_clip writes it, or a built-in one: config, weights, and the tokenizer's files."""
@@ -176,31 +188,41 @@ class ClipSource:
         model = config["model_cfg"]
         quick = bool(model.get("quick_gelu")) if self.quick_gelu is None else self.quick_gelu
         name = self.name or folder.name
-        clip = self._made(model, quick)
-        add_stem(clip, config.get("stem"))
+        model = self._as_made(model, quick)
+        clip, stem = self._made(model), config.get("stem")
+        add_stem(clip, stem)
         _fill(clip, formats.read_state(path), path, name, resize=self.input_size is not None)
         words = (tuple(config["classes"]), tuple(config["templates"])) if "classes" in config else None
         tokenizer = _tokenizer_in(folder, model["text_cfg"])
-        return Loaded(clip, tokenizer, _preprocessing(clip, config.get("preprocess_cfg", {})), name, quick, words)
+        how, files = _preprocessing(clip, config.get("preprocess_cfg", {})), _tokenizer_files(folder, model["text_cfg"])
+        return Loaded(clip, tokenizer, how, name, quick, words, model, stem, files)
 
     def _hugging_face(self, folder: Path) -> Loaded:
         """A folder as transformers writes a CLIPModel, with its tokenizer."""
         model, preprocess = formats.hugging_face_config(folder)
         quick = bool(model["quick_gelu"]) if self.quick_gelu is None else self.quick_gelu
         name = self.name or folder.name
-        clip = self._made(model, quick)
+        model = self._as_made(model, quick)
+        clip = self._made(model)
         _fill(clip, formats.hugging_face_state(folder), folder, name, resize=self.input_size is not None)
         tokenizer = formats.hugging_face_tokenizer(folder, model["text_cfg"]["context_length"])
-        return Loaded(clip, tokenizer, _preprocessing(clip, preprocess), name, quick)
+        model["text_cfg"]["hf_tokenizer_name"] = name  # of which open_clip reads the files in the folder
+        how, files = _preprocessing(clip, preprocess), _tokenizer_files(folder, model["text_cfg"])
+        return Loaded(clip, tokenizer, how, name, quick, config=model, files=files)
 
-    def _made(self, config: Mapping[str, Any], quick_gelu: bool) -> Any:
-        """The network of a config, randomly initialised."""
-        import open_clip
-
+    def _as_made(self, config: Mapping[str, Any], quick_gelu: bool) -> dict[str, Any]:
+        """A config with what the options change in it, and without weights to be downloaded."""
         config = deepcopy(dict(config)) | {"quick_gelu": quick_gelu}
         config["vision_cfg"]["timm_model_pretrained"] = config["text_cfg"]["hf_model_pretrained"] = False
         if self.input_size is not None:
             config["vision_cfg"]["image_size"] = self.input_size
+        return config
+
+    def _made(self, config: Mapping[str, Any]) -> Any:
+        """The network of a config, randomly initialised."""
+        import open_clip
+
+        config = deepcopy(dict(config))
         custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
         if custom:
             kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
@@ -243,6 +265,14 @@ def _tokenizer_in(folder: Path, text: Mapping[str, Any]) -> Tokenizer:
         options["bpe_path"] = str(folder / options["bpe_path"])
     made = open_clip.SimpleTokenizer(context_length=context, **options)
     return made
+
+
+def _tokenizer_files(folder: Path, text: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The files of a folder that its tokenizer is made from; none where open_clip brings the tokenizer."""
+    names = _TOKENIZER_FILES if text.get("hf_tokenizer_name") else ()
+    if "bpe_path" in (text.get("tokenizer_kwargs") or {}):
+        names = (text["tokenizer_kwargs"]["bpe_path"],)
+    return tuple(folder / name for name in names if (folder / name).is_file())
 
 
 def _preprocessing(clip: Any, about: Mapping[str, Any]) -> Preprocessing:

@@ -20,12 +20,16 @@ from edit_robust.models.vision.weights import load_weights
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its weights, its own preprocessing, the name to show, and its classes' names where known."""
+    """A network with its weights, its own preprocessing, the name to show, and its classes' names where known.
+
+    described: a built-in network's config.json, from which it was built; None for all others.
+    """
 
     net: nn.Module
     preprocessing: Preprocessing
     name: str
     classes: tuple[str, ...] | None = None
+    described: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _builtin(asset: str, name: str | None) -> Network:
     load_weights(net, folder / "model.safetensors", asset)
     size = int(config["input_size"])
     preprocessing = Preprocessing(size, size, tuple(config["mean"]), tuple(config["std"]))
-    return Network(net, preprocessing, name or asset, tuple(config["classes"]))
+    return Network(net, preprocessing, name or asset, tuple(config["classes"]), config)
 
 
 def _timm(name: str, pretrained: bool, n_classes: int | None, size: int | None) -> tuple[nn.Module, Preprocessing]:
