@@ -10,6 +10,10 @@ class UserError(Exception):
     """Something the user asked for cannot be done. Shown as one line; the program ends with exit code 2."""
 
 
+class BusyError(UserError):
+    """Another process does this very thing now. It will be done, or can be gone on with when that process has ended."""
+
+
 def nearest(word: str, choices: Iterable[str], label: str = "valid choices") -> str:
     """A clause that helps: `did you mean "rome"? (valid choices: ft, memit, rome)`."""
     known = sorted({str(c) for c in choices})

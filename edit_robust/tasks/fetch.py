@@ -8,10 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from filelock import FileLock
-
 from edit_robust.core.errors import UserError
 from edit_robust.core.files import atomic_path, write_text
+from edit_robust.core.locks import held
 
 _CHUNK = 1 << 20
 
@@ -39,7 +38,7 @@ def fetch(
     dest = Path(dest)
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{dest}.lock"):
+        with held(f"{dest}.lock"):
             if dest.is_file():
                 _verify(dest, sha256)
             else:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from edit_robust.core import UserError
 from edit_robust.core.files import atomic_path, write_text
+from edit_robust.core.locks import held
 from edit_robust.core.work import Workspace
 
 #: What reading a damaged .npz file raises.
@@ -39,10 +39,10 @@ def locked(locks: Iterable[Path]) -> Iterator[None]:
     They are taken in the order of their names: two processes that want some of the same locks never wait for each
     other in a circle.
     """
-    with ExitStack() as held:
+    with ExitStack() as taken:
         for lock in sorted(set(locks)):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(lock))
+            taken.enter_context(held(lock))
         yield
 
 

@@ -13,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import UInt8
 
 from edit_robust.core.errors import UserError
 from edit_robust.core.files import atomic_path
+from edit_robust.core.locks import held
 from edit_robust.shifts.images.benchmark import VERSION
 
 try:
@@ -88,7 +88,7 @@ class CorruptedStore:
         path = self.path(key)
         if (found := _open(path)) is not None:
             return found
-        with FileLock(self.folder / "locks" / f"{key}.lock"):
+        with held(self.folder / "locks" / f"{key}.lock"):
             if (found := _open(path)) is not None:  # another process was quicker
                 return found
             made = np.ascontiguousarray(make())
@@ -98,7 +98,7 @@ class CorruptedStore:
 
     def _keep(self, path: Path, made: Images) -> Images:
         """Write and open again, or hand back as it is where there is no room."""
-        with FileLock(self.folder / "locks" / "store.lock"):
+        with held(self.folder / "locks" / "store.lock"):
             path.unlink(missing_ok=True)  # what could not be opened
             if self._make_room(made.nbytes + 4096):  # the header takes less
                 with atomic_path(path) as temporary, temporary.open("wb") as f:
