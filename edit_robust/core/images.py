@@ -34,6 +34,7 @@ class ImageSet:
     benchmark: "imagenet" where the labels are ImageNet's 1000 classes, which its normalisers are made for; "": another.
     clean:   position -> the picture that an image was made of; None: it is a picture itself.
     words:   the classes that `labels` are positions in, for models that read their names; None: the model's own.
+    corrupted: whether they are asked about under corruptions as well.
     """
 
     probe: str
@@ -47,6 +48,7 @@ class ImageSet:
     benchmark: str = ""
     clean: Callable[[int], Pixels] | None = None
     words: Vocabulary | None = None
+    corrupted: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -137,8 +137,8 @@ class Shifting:
         return f"{where}in memory, {many} variants ({digest}), {made}"
 
     def variants(self, images: ImageSet) -> list[Variant]:
-        """Clean first; corruptions only of sets that are no shift themselves."""
-        if images.shift != "none":
+        """Clean first; corruptions only of sets that are no shift themselves and are asked about under them."""
+        if images.shift != "none" or not images.corrupted:
             return [Variant(images.shift)]
         return [Variant(), *(Variant(n, s) for n, severities in self.corruptions.items() for s in severities)]
 

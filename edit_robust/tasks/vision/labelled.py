@@ -165,7 +165,8 @@ class LabelledImages(ABC):
         found = [first, *(self._judged(r.id) for r in requests), *natural]
         held = self._splits.held_out if self.n_held_out else None
         if held is not None and len(held):
-            found += [held.images(HELD_OUT, request=r.id, words=self.words) for r in requests]
+            # an alpha is chosen by what the edit is worth on clean images of it
+            found += [held.images(HELD_OUT, request=r.id, words=self.words, corrupted=False) for r in requests]
             found += self._original.held_out()
         return found
 
