@@ -11,7 +11,7 @@ from edit_robust.core.question_sets import Asked, QuestionSet
 from edit_robust.tasks.language.counterfact import FIELDS, read_record
 from edit_robust.tasks.language.questions import ask
 from edit_robust.tasks.reading import Row
-from edit_robust.tasks.selection import Count, check_counts, select
+from edit_robust.tasks.selection import Count, at_most, check_counts, select
 from edit_robust.tasks.worlds.facts.ripple import Extras
 from edit_robust.tasks.worlds.facts.world import VERSION, FactWorld, Question
 
@@ -66,7 +66,8 @@ class FactWorldTask:
     @cached_property
     def _selected(self) -> list[TextRequest]:
         records = self.world.requests(None, single_token=self.single_token, order=self.order)
-        return select(self._as_requests(records), 0, False, self.n_requests, self.name)
+        # the world has ordered them: only those that are taken need to be made
+        return select(self._as_requests(records[: at_most(self.n_requests)]), 0, False, self.n_requests, self.name)
 
     def _as_requests(self, records: Sequence[dict[str, Any]]) -> list[TextRequest]:
         """Records in CounterFact's form as requests, with what follows from them and what to write about."""
