@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edit_robust.messages import exit_code, explain
+from edit_robust.verbs.apply import apply
+from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
 
 if TYPE_CHECKING:
@@ -188,17 +190,8 @@ def autopsy(
         typer.echo(f"{label}: {orders_line(asdict(found))}")
 
 
-@app.command()
-def export(
-    name: Annotated[str, typer.Argument(help="A sequential run.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write the edited model, in the Hugging Face format.")],
-    outputs: Outputs = Path("outputs"),
-) -> None:
-    """Save the edited model of a run as a folder that transformers loads."""
-    from edit_robust.export import export_model
-    from edit_robust.runs.reader import find_run
-
-    typer.echo(export_model(find_run(name, outputs), folder))
+app.command()(export)
+app.command()(apply)
 
 
 def _runs_tables(outputs: Path) -> list[Table]:

@@ -23,7 +23,7 @@ from edit_robust.config.compose import compose
 from edit_robust.config.identity import run_id
 from edit_robust.core import Delta, Record
 from edit_robust.core.data import SCOPES
-from edit_robust.export import export_model
+from edit_robust.exports.exporting import export
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.runs.reader import Run
 
@@ -146,7 +146,7 @@ def test_a_run_gives_the_edited_weights_back(
             assert (off[name].dense() - term.dense()).abs().max() < 1e-5
     assert model.position == where
 
-    folder = export_model(run, tmp_path / "exported")
+    folder = export(run, tmp_path / "exported").folder
     net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     for name in names:
         assert torch.equal(net.get_parameter(name), seen[name])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from edit_robust.core import UserError
-from edit_robust.export import export_model
+from edit_robust.exports.exporting import export
 from edit_robust.runs.reader import Run
 
 
@@ -17,7 +17,7 @@ def test_a_run_without_a_whole_change_and_a_full_folder(tmp_path: Path) -> None:
     (run.path / "deltas").mkdir(parents=True)
     (run.path / "config.yaml").write_text(yaml.safe_dump({"model": {"path": "nowhere"}}))
     with pytest.raises(UserError, match="a-run has kept no change of the weights"):
-        export_model(run, tmp_path / "new")
+        export(run, tmp_path / "new")
     with pytest.raises(UserError, match="is not empty"):
-        export_model(run, tmp_path)
+        export(run, tmp_path)
     assert not (tmp_path / "new").exists()

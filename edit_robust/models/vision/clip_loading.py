@@ -222,14 +222,14 @@ class ClipSource:
         """The network of a config, randomly initialised."""
         import open_clip
 
-        config = deepcopy(dict(config))
-        custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+        options = deepcopy(dict(config))
+        custom = options.pop("custom_text", False) or "hf_model_name" in options["text_cfg"]
         if custom:
-            kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+            kind = open_clip.CoCa if "multimodal_cfg" in options else open_clip.CustomTextCLIP
         else:
             kind = open_clip.CLIP
         try:
-            return kind(**config).eval()
+            return kind(**options).eval()
         except Exception as e:  # a config of another version, or a text tower that has to be downloaded
             raise UserError(f"{self.name or self.path} cannot be made: {' '.join(str(e).split())[:160]}") from e
 
@@ -269,7 +269,7 @@ def _tokenizer_in(folder: Path, text: Mapping[str, Any]) -> Tokenizer:
 
 def _tokenizer_files(folder: Path, text: Mapping[str, Any]) -> tuple[Path, ...]:
     """The files of a folder that its tokenizer is made from; none where open_clip brings the tokenizer."""
-    names = _TOKENIZER_FILES if text.get("hf_tokenizer_name") else ()
+    names: tuple[str, ...] = _TOKENIZER_FILES if text.get("hf_tokenizer_name") else ()
     if "bpe_path" in (text.get("tokenizer_kwargs") or {}):
         names = (text["tokenizer_kwargs"]["bpe_path"],)
     return tuple(folder / name for name in names if (folder / name).is_file())

@@ -43,7 +43,7 @@ def _vit(stem_channels: Sequence[int] = (), stem_strides: Sequence[int] = (), **
 
 
 # The names stand in config.json files: only these classes are ever built.
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "timm.models.vgg.VGG": _vgg,
     "timm.models.resnet.ResNet": _resnet,
     "timm.models.vision_transformer.VisionTransformer": _vit,
@@ -53,6 +53,6 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 def build(config: Mapping[str, Any]) -> nn.Module:
     """The network of a config.json, randomly initialised: {"architecture": name, "kwargs": its plain arguments}."""
     name = config["architecture"]
-    if name not in _BUILDERS:
-        raise UserError(f"no built-in architecture {name!r}; {nearest(name, _BUILDERS)}")
-    return _BUILDERS[name](**config["kwargs"])
+    if name not in BUILDERS:
+        raise UserError(f"no built-in architecture {name!r}; {nearest(name, BUILDERS)}")
+    return BUILDERS[name](**config["kwargs"])
