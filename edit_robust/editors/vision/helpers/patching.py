@@ -10,15 +10,16 @@ norm 1, cross entropy, batches of 128, 5 epochs. Each is an option.
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from edit_robust.core import Delta, ImageRequest, Request, UserError
+from edit_robust.core.editable import Snapshot
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refusal, refuse_nonfinite
 from edit_robust.editors.helpers.masters import Masters
@@ -38,6 +39,25 @@ class Given:
 
     seed: int
     answers: Answers
+
+
+class Moved(Protocol):
+    """What an optimiser moves: tensors by name, and what they mean for the model's parameters."""
+
+    @property
+    def values(self) -> Mapping[str, Tensor]: ...
+
+    def take_gradients(self) -> None:
+        """Give the tensors the gradients that follow from the parameters'."""
+        ...
+
+    def write(self) -> None:
+        """Write into the parameters what the tensors stand for."""
+        ...
+
+    def change(self) -> Delta:
+        """What training has changed so far."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,12 +124,14 @@ class Patching(ABC):
 
     def edit(self, model: Classifier, requests: Sequence[Request], state: State[Given]) -> Edit:
         """One change for the images of all requests; an empty one, marked as refused, where training diverges."""
-        seed = int(torch.randint(1 << 62, (), generator=generator_for(state.given.seed, requests)))
+        generator = generator_for(state.given.seed, requests)
+        seed = int(torch.randint(1 << 62, (), generator=generator))
         images = TrainingImages.of(model, requests, self.crop_scale, seed)
-        state.given.answers.check(images.labels)
+        answers = state.given.answers.to(requests)
+        answers.check(images)
         with model.scratch(state.changes(model)) as scratch, reproducible(model.device):
-            trained = Masters.of(model, scratch.before)
-            done = self._train(model, trained, images, state.given.answers)
+            trained = self.moved(model, scratch.before, generator)
+            done = self._train(model, trained, images, answers)
             delta = trained.change() if done else Delta({}, model.position)
         info: dict[str, float] = {"lr": self.lr}
         if done is None:
@@ -118,7 +140,11 @@ class Patching(ABC):
         info["delta_norm"] = delta.norm()
         return refuse_nonfinite(Edit(delta, [dict(info) for _ in requests]))
 
-    def _train(self, model: Classifier, trained: Masters, images: TrainingImages, answers: Answers) -> Progress | None:
+    def moved(self, model: Classifier, before: Snapshot, generator: torch.Generator) -> Moved:
+        """What the optimiser moves: the parameters themselves, or float32 copies of them."""
+        return Masters.of(model, before)
+
+    def _train(self, model: Classifier, trained: Moved, images: TrainingImages, answers: Answers) -> Progress | None:
         """Train inside `scratch`; None where loss or weights stop being finite."""
         values = list(trained.values.values())
         if self.lr > torch.finfo(values[0].dtype).max / 1e3:  # the optimiser itself could not count with it
@@ -132,11 +158,10 @@ class Patching(ABC):
             for epoch in range(self.epochs):
                 loss, right = 0.0, 0
                 for batch in images.epoch(epoch, self.batch_size, min(model.batch_size, self.batch_size)):
-                    logits = answers(batch.x)
-                    part = cross_entropy(logits.float(), batch.labels)
+                    part, n = answers.judged(batch)
                     (part * batch.share).backward()
                     loss += float(part.detach()) * len(batch.labels)
-                    right += int((logits.detach().argmax(-1) == batch.labels).sum())
+                    right += n
                     if not math.isfinite(loss):
                         return None
                     if batch.last:
@@ -148,7 +173,7 @@ class Patching(ABC):
             return None
         return Progress(step, *seen)
 
-    def _step(self, optimiser: torch.optim.Optimizer, trained: Masters, lr: float) -> None:
+    def _step(self, optimiser: torch.optim.Optimizer, trained: Moved, lr: float) -> None:
         """One step of the optimiser at a rate, with clipped gradients."""
         for group in optimiser.param_groups:
             group["lr"] = lr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,10 +27,14 @@ AHEAD_FROM = 96
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of a step, normalised, with their classes. share: of the step's images.   last: of its parts."""
+    """Some images of a step, normalised, with their classes.
+
+    part: the request that each image belongs to.   share: of the step's images.   last: of its parts.
+    """
 
     x: Float[Tensor, "n 3 s s"]
     labels: Int[Tensor, " n"]
+    part: Int[np.ndarray, " n"]
     share: float
     last: bool
 
@@ -64,6 +69,11 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def part(self) -> Int[np.ndarray, " n"]:
+        """The request that each image belongs to, as a position among them."""
+        return np.repeat(np.arange(len(self.parts)), [len(p) for p in self.parts])
+
     def load(self, i: int) -> Pixels:
         """The i-th image, decoded."""
         for part in self.parts:
@@ -88,7 +98,8 @@ class TrainingImages:
             for k in range(0, len(step), at_once):
                 rows = step[k : k + at_once]
                 labels = self.labels[torch.from_numpy(rows)].to(self.model.device)
-                yield Batch(self._show(number, rows), labels, len(rows) / len(step), k + at_once >= len(step))
+                share, last = len(rows) / len(step), k + at_once >= len(step)
+                yield Batch(self._show(number, rows), labels, self.part[rows], share, last)
 
     def _show(self, number: int, rows: Sequence[int] | np.ndarray) -> Float[Tensor, "n 3 s s"]:
         """Images as the network takes them in an epoch."""
