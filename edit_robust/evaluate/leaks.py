@@ -28,8 +28,10 @@ def leaks(requests: Sequence[ImageRequest], sets: Sequence[ImageSet]) -> Mapping
     Two images are one picture where their pixels are the same, whatever their names, formats and folders. So they are
     where their names are the same (a crop of a photograph that is segmented is named after it), unless pixels of the
     same size say otherwise: two tables may each have a 0.png of their own. Of an image that was made from another
-    (`clean@edited`) the clean one counts. Every picture of a set is read once.
+    (`clean@edited`) the clean one counts. Every picture of a set is read once. Sets of the
+    probes `original` and `edit` count, which results are told of.
     """
+    sets = [x for x in sets if x.probe in ("original", "edit")]
     judged = [list(_shown(x)) for x in sets]
     found = {}
     for r in requests:

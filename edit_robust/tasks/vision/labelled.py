@@ -7,7 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -148,7 +148,7 @@ class LabelledImages(ABC):
         return [
             ImageRequest(
                 self.name, pairs, None,
-                validation=partial(self._judged, self.name), concept=self.name, style="", words=self.words,
+                validation=self.judged, concept=self.name, style="", words=self.words,
             )
         ]  # fmt: skip
 
@@ -156,19 +156,24 @@ class LabelledImages(ABC):
         """[]: images that are left over are held out for choosing an alpha."""
         return []
 
-    def _judged(self, request: str) -> ImageSet:
-        return self._splits.test.images("edit", request=request, words=self.words)
+    def judged(self) -> ImageSet:
+        """The images that the edit is judged by."""
+        return self._splits.test.images("edit", request=self.name, words=self.words)
+
+    def held_out(self) -> list[ImageSet]:
+        """Those of this task that an alpha may be chosen by; [] where there are none. They are asked clean: an alpha is
+        chosen by what the edit is worth on clean images of it."""
+        held = self._splits.held_out if self.n_held_out else None
+        if held is None or not len(held):
+            return []
+        return [held.images(HELD_OUT, request=self.name, words=self.words, corrupted=False)]
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's images, this task's, shifts of the original; then both tasks' held-out images."""
         first, *natural = self._original.sets()
-        found = [first, *(self._judged(r.id) for r in requests), *natural]
-        held = self._splits.held_out if self.n_held_out else None
-        if held is not None and len(held):
-            # an alpha is chosen by what the edit is worth on clean images of it
-            found += [held.images(HELD_OUT, request=r.id, words=self.words, corrupted=False) for r in requests]
-            found += self._original.held_out()
-        return found
+        found = [first, *([self.judged()] if requests else []), *natural]
+        held = self.held_out() if requests else []
+        return [*found, *held, *(self._original.held_out() if held else [])]
 
     def moment_images(self) -> ImageSet:
         """Images of the original task for second moments."""
