@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edit_robust.config.plugins import ours_first
 from edit_robust.core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _hydra(config_dir: str | None = None) -> Iterator[None]:
     if config_dir:  # before ours, as Hydra's own --config-dir has it
         places.prepend("command-line", f"file://{Path(config_dir).resolve()}")
     version.setbase("1.3")
+    ours_first(conf_dir())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -141,7 +143,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for text, o in zip(overrides, parsed, strict=True):
         if o.is_sweep_override():
             key = o.get_key_element()
-            values.append([f"{key}={v}" for v in o.sweep_string_iterator()])
+            values.append([f"{key}={v}" for v in _swept(o)])
         else:
             values.append([text])
     first = [v[0] for v in values]
@@ -149,6 +151,13 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for i, options in enumerate(values):
         jobs += [[*first[:i], option, *first[i + 1 :]] for option in options[1:]]
     return jobs
+
+
+def _swept(override: Any) -> list[Any]:
+    """Values of a swept option; of an interval, its ends."""
+    if override.is_interval_sweep():
+        return [override.value().start, override.value().end]
+    return list(override.sweep_string_iterator())
 
 
 def jobs(overrides: Sequence[str], config_dir: str | None = None, multirun: bool = False) -> list[list[str]]:

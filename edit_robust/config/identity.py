@@ -21,6 +21,7 @@ ASIDE = (
     "figures",
     "threads",
     "experiment",
+    "objective",
     "text_tokens",
     "shifts",
     "corruption",

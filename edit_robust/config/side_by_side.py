@@ -19,8 +19,11 @@ def jobs_at_once() -> int:
 
 
 def of_launcher(launcher: Any) -> int:
-    """joblib and submitit's local launcher start processes beside each other; SLURM and Ray give each its cores."""
+    """Of launchers that say no more than how many: Hydra's own for joblib and submitit on one machine. Ours lend each
+    job its cores (`core.threads.lent`), as SLURM and Ray do."""
     target = str(launcher.get("_target_", ""))
+    if "edit_robust" in target:
+        return 1
     if "joblib" in target.lower():
         n = launcher.get("n_jobs")
         n = -1 if n is None else int(n)

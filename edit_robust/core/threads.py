@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from edit_robust.core.errors import UserError
 
 _GIVEN = "EDIT_ROBUST_OMP_NUM_THREADS"
+#: Environment variable: how many cores the launcher of a sweep has lent to this job.
+LENT = "EDIT_ROBUST_CORES"
 
 
 def prepare_environment() -> None:
@@ -22,6 +24,17 @@ def prepare_environment() -> None:
     processes started from here can tell an OMP_NUM_THREADS that the user gave from one that a launcher sets."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(_GIVEN, os.environ.get("OMP_NUM_THREADS", ""))
+
+
+def given_threads() -> dict[str, str]:
+    """What `prepare_environment` noted, for processes that do not inherit the environment (on other machines)."""
+    return {name: os.environ[name] for name in (_GIVEN, "OMP_WAIT_POLICY") if name in os.environ}
+
+
+def lent() -> int | None:
+    """Cores that a sweep's launcher has lent to this job; None for one that was not started by a launcher."""
+    said = os.environ.get(LENT, "")
+    return int(said) if said.isdigit() and int(said) else None
 
 
 def cores() -> int:
@@ -48,16 +61,20 @@ class Threads:
     def count(self, useful: int | None = None) -> tuple[int, str]:
         """How many, and why. useful: as many as a model's operations keep busy; None: any number.
 
-        A number that was given counts as it is; then what OMP_NUM_THREADS says; then the cores over the jobs at once.
+        A number that was given counts as it is; then what OMP_NUM_THREADS says; then the cores that a launcher has
+        lent to this job, or the cores over the jobs at once.
         """
         if self.wanted is not None:
             return self.wanted, "threads"
         given = os.environ.get(_GIVEN, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
         if given.isdigit() and int(given):
             return int(given), "OMP_NUM_THREADS"
-        share = max(1, cores() // self.jobs)
+        own = lent()
+        share = own or max(1, cores() // self.jobs)
         if useful is not None and useful < share:
             return useful, "small model"
+        if own:
+            return share, "cores lent by the launcher"
         return share, f"{cores()} cores" + (f", {self.jobs} jobs at once" if self.jobs > 1 else "")
 
     def use(self, useful: int | None = None) -> str:
