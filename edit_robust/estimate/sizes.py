@@ -162,6 +162,10 @@ def _clip(node: Mapping[str, Any]) -> Sizes | str:
     return Sizes(_count(net), _stacked(net.visual, int(vision["width"])), 4, "open_clip's config", size)
 
 
+def _length(stack: Any) -> int:
+    return len(stack)
+
+
 def _count(net: Any) -> int:
     """Parameters, tied ones once."""
     return sum(p.numel() for p in net.parameters())
@@ -175,9 +179,9 @@ def _stacked(net: Any, width: int) -> tuple[tuple[int, int], ...]:
     from edit_robust.core.projections import is_projection, kind_of
 
     lists: list[Any] = [m for m in net.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m)]
-    stacks = [m for m in lists if sum(is_projection(p) for p in m[0].modules()) >= 2]
+    stacks: list[Any] = [m for m in lists if sum(is_projection(p) for p in m[0].modules()) >= 2]
     found = []
-    for i, block in enumerate(max(stacks, key=lambda stack: len(stack))):
+    for i, block in enumerate(max(stacks, key=_length)):
         shapes = [Layer("", i, kind_of(m), m).shape for m in block.modules() if is_projection(m)]
         found.append([shape for shape in shapes if shape[0] == width][-1])
     return tuple((int(a), int(b)) for a, b in found)

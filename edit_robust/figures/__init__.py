@@ -9,7 +9,7 @@ from typing import Protocol
 from matplotlib.figure import Figure
 
 from edit_robust.core.errors import UserError, nearest
-from edit_robust.figures import distance, edits, style
+from edit_robust.figures import distance, edits, leaderboard, style
 from edit_robust.figures.frame import RunData
 from edit_robust.figures.language import (
     downstream,
@@ -36,9 +36,12 @@ from edit_robust.figures.vision import (
     original_penalty,
     patching,
     patching_alpha,
+    patching_breaks,
     patching_corruptions,
     patching_corruptions_task,
     patching_layers,
+    patching_robustness,
+    patching_row,
     patching_shifts,
     tradeoff,
     triple,
@@ -65,11 +68,12 @@ class Module(Protocol):
 
 #: Every figure, in the order in which pages show them. A new one is a module and its name here.
 ALL: tuple[Module, ...] = (
-    *(editors, scaling, retention, forgetting, retention_matrix, survival, distance, edits, warning_signs),
+    *(leaderboard, editors, scaling, retention, forgetting, retention_matrix, survival, distance, edits, warning_signs),
     *(samples, interpolation, sweep),
     *(downstream, generation, ripple, text_shifts),
     *(triple, edit_accuracy, tradeoff, original_penalty, editing_penalty, corruptions, layer_map, effective),
     *(patching_shifts, patching, patching_alpha, patching_corruptions, patching_corruptions_task, patching_layers),
+    *(patching_breaks, patching_robustness, patching_row),
 )
 FORMATS = ("png", "pdf", "svg")
 
