@@ -17,6 +17,8 @@ from edit_robust.figures.vision.patching_points import (
     axis_label,
     legend,
     looks,
+    mark_ends,
+    mean_over_seeds,
     panel_title,
     points,
     shifts_of,
@@ -30,10 +32,10 @@ TITLE = "Patching: out-of-distribution accuracy along alpha"
 CAPTION = (
     "Up: accuracy on shifted images of the original task, a row a shift: the mean over all corruptions (figure 5 of "
     "the vision paper), and each natural shift, where renditions stand for ImageNet-R (figure 6). Right: alpha, from "
-    "the unedited weights (0, star) to the fine-tuned ones (1). Coloured where a single layer was trained, black "
-    "where the whole image tower was. Means over seeds; bands go from the lowest to the highest seed, from four seeds "
-    "on they are 95 % intervals of the mean. A column a task. At one alpha a single layer has learnt less than the "
-    "whole tower: which is the better bargain, the figure of shifts against the taught task tells."
+    "the unedited weights (0, star) to the fine-tuned ones (1, large dot). Coloured where a single layer was trained, "
+    "black where the whole image tower was. Means over seeds; bands go from the lowest to the highest seed, from four "
+    "seeds on they are 95 % intervals of the mean. A column a task. At one alpha a single layer has learnt less than "
+    "the whole tower: which is the better bargain, the figure of shifts against the taught task tells."
 )
 
 
@@ -56,9 +58,8 @@ def draw(runs: Sequence[RunData]) -> Figure:
                 banded(ax, rows[rows.place == place], look)
             if style.empty(ax):
                 continue
-            ax.plot(
-                [0.0], [100 * rows[rows.alpha < 1e-9].accuracy.mean()], "*", color=style.INK, markersize=10, zorder=5
-            )
+            for place, look in drawn.items():
+                mark_ends(ax, mean_over_seeds(rows[rows.place == place]), "alpha", "accuracy", look)
             if i == 0:
                 ax.set_title(panel_title(panel, rows), fontsize=10)
             if j == 0:

@@ -34,7 +34,8 @@ COLUMNS = (
 def wants(run: RunData) -> bool:
     """Whether a task in words was taught, and measured with the original task at several alphas."""
     task = setting(run.config, "task", {})
-    return isinstance(task, Mapping) and "prompts" in task and run.once(_points).alpha.nunique() > 1
+    in_words = isinstance(task, Mapping) and ("prompts" in task or "tasks" in task)
+    return in_words and run.once(_points).alpha.nunique() > 1
 
 
 def points(runs: Sequence[RunData]) -> pd.DataFrame:
@@ -159,14 +160,24 @@ def trace(ax: Axes, one: pd.DataFrame, x: str, y: str, look: Look) -> None:
     """
     if one.empty:
         return
-    alphas = one.index.to_numpy(dtype=float)
-    across, up = (alphas if name == "alpha" else one[name].to_numpy() for name in (x, y))
+    across, up = _along(one, x), _along(one, y)
     ax.plot(across, up, color=look.color, linewidth=look.width, linestyle=look.dash, marker="o", markersize=2.8)
+    mark_ends(ax, one, x, y, look)
+
+
+def mark_ends(ax: Axes, one: pd.DataFrame, x: str, y: str, look: Look) -> None:
+    """The unedited model as a star and the fine-tuned one as a large dot, where they were measured; see `trace`."""
+    alphas, across, up = one.index.to_numpy(dtype=float), _along(one, x), _along(one, y)
     whole = np.isclose(alphas, 1)
     end: dict[str, Any] = {"marker": "o", "markersize": 6.5, "markeredgecolor": "white", "linestyle": "none"}
     ax.plot(across[whole], up[whole], color=look.color, **end)
     start = np.isclose(alphas, 0)
     ax.plot(across[start], up[start], color=style.INK, linestyle="none", marker="*", markersize=10, zorder=5)
+
+
+def _along(one: pd.DataFrame, name: str) -> np.ndarray:
+    """A column by alpha, or the alphas."""
+    return np.asarray(one.index if name == "alpha" else one[name], dtype=float)
 
 
 def draw_panel(ax: Axes, rows: pd.DataFrame, x: str, y: str, drawn: Mapping[str, Look]) -> None:

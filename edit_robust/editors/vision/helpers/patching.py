@@ -25,7 +25,7 @@ from edit_robust.editors.base import Edit, State, check_numbers, refusal, refuse
 from edit_robust.editors.helpers.masters import Masters
 from edit_robust.editors.helpers.reproducible import reproducible
 from edit_robust.editors.vision.helpers.editor import generator_for
-from edit_robust.editors.vision.helpers.heads import Answers, answers_for
+from edit_robust.editors.vision.helpers.heads import Answers, AnswersTo, answers_for
 from edit_robust.editors.vision.helpers.schedule import warm_cosine
 from edit_robust.editors.vision.helpers.stream import TrainingImages
 from edit_robust.models.vision.classifier import Classifier
@@ -144,7 +144,7 @@ class Patching(ABC):
         """What the optimiser moves: the parameters themselves, or float32 copies of them."""
         return Masters.of(model, before)
 
-    def _train(self, model: Classifier, trained: Moved, images: TrainingImages, answers: Answers) -> Progress | None:
+    def _train(self, model: Classifier, trained: Moved, images: TrainingImages, answers: AnswersTo) -> Progress | None:
         """Train inside `scratch`; None where loss or weights stop being finite."""
         values = list(trained.values.values())
         if self.lr > torch.finfo(values[0].dtype).max / 1e3:  # the optimiser itself could not count with it

@@ -1,0 +1,134 @@
+"""Effective robustness of patched models along alpha, against a line through unedited reference models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from edit_robust.evaluate.statistics.effective import Fit, effective_robustness, fit_band, fit_reference
+from edit_robust.evaluate.statistics.paired import clopper_pearson, clustered_mean
+from edit_robust.figures import style
+from edit_robust.figures.frame import RunData
+from edit_robust.figures.grouping import natural
+from edit_robust.figures.vision import effective
+from edit_robust.figures.vision.common import image_runs, points_axis
+from edit_robust.figures.vision.patching_points import (
+    Look,
+    in_words,
+    legend,
+    looks,
+    mark_ends,
+    panel_title,
+    points,
+    shifts_of,
+)
+from edit_robust.figures.vision.patching_shifts import wants
+
+__all__ = ["CAPTION", "NAME", "TITLE", "draw", "enough", "rho", "wants"]
+
+NAME = "patching-robustness"
+TITLE = "Patching: effective robustness along alpha"
+CAPTION = (
+    "Up: rho, by how many percentage points accuracy under the shift lies above what standard models of the same clean "
+    "accuracy have: a line through unedited reference models, both accuracies in logits. Right: alpha, from the "
+    "unedited weights (0, star) to the fine-tuned ones (1, large dot); coloured where a single layer was trained, "
+    "black where the whole image tower was. Where the curve falls, the edit costs more out of distribution than its "
+    "loss of clean accuracy explains. Grey: how sure the line is, its 95 % bootstrap band over reference models. Bars "
+    "at alpha 1: 95 % t intervals over seeds, of one seed over images (Clopper-Pearson). A row a shift, a column a "
+    "task."
+)
+MODELS = 3  # that a line needs at least
+
+
+def rho(rows: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+    """The rows of `points` with `rho` beside, a fraction."""
+    return rows.assign(rho=effective_robustness(rows.original.to_numpy(), rows.accuracy.to_numpy(), fit))
+
+
+def enough(runs: Sequence[RunData]) -> bool:
+    """Whether reference models lie beside the runs, enough for a line."""
+    models, kinds = effective.reference(image_runs(runs)), shifts_of(points(runs))
+    return any(models[models.kind == kind].clean.nunique() >= MODELS for kind in kinds)
+
+
+@style.styled
+def draw(runs: Sequence[RunData]) -> Figure:
+    """A row a shift, a column a task, a curve a place."""
+    table, models = points(runs), effective.reference(image_runs(runs))
+    panels = sorted(table.panel.unique(), key=natural)
+    known = models.groupby("kind").clean.nunique()
+    kinds = [kind for kind in shifts_of(table) if known.get(kind, 0) >= MODELS] if len(table) else []
+    ncols = max(len(panels), 1)
+    figure, axes = style.panels(TITLE, max(len(kinds), 1), ncols, width=6.0 if ncols == 1 else 3.7, height=2.8)
+    if not kinds:
+        style.empty(axes[0][0])
+        return figure
+    drawn = looks(table)
+    for i, kind in enumerate(kinds):
+        some = models[models.kind == kind]
+        fit = fit_reference(some.clean.to_numpy(), some.shifted.to_numpy())
+        for j, panel in enumerate(panels):
+            ax = axes[i][j]
+            rows = rho(table[(table.panel == panel) & (table.kind == kind)], fit)
+            for place, look in drawn.items():
+                curve(ax, rows[rows.place == place], look)
+            if style.empty(ax):
+                continue
+            baseline(ax, rows, some, fit)
+            points_axis(ax, f"rho, {in_words(kind)}" if j == 0 else "")
+            ax.yaxis.label.set_fontsize(9)
+            ax.set_xlabel("alpha")
+            title = panel_title(panel, rows)
+            beyond = rows.original.max() > some.clean.max() or rows.original.min() < some.clean.min()
+            reach = f"{100 * some.clean.min():.0f} to {100 * some.clean.max():.0f} %"
+            ax.set_title(f"{title} (beyond the line's models, {reach})" if beyond else title, fontsize=9.5)
+    legend(figure, drawn)
+    return figure
+
+
+def curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+    """The mean over runs of rho along alpha in percentage points, with an interval at the whole edit."""
+    if rows.empty:
+        return
+    mean = 100 * rows.groupby("alpha")[["rho"]].mean().sort_index()
+    ax.plot(
+        mean.index, mean.rho, color=look.color, linewidth=look.width, linestyle=look.dash, marker="o", markersize=2.8
+    )
+    mark_ends(ax, mean, "alpha", "rho", look)
+    ends = rows[np.isclose(rows.alpha.astype(float), 1)]
+    if ends.empty:
+        return
+    low, high = interval(ends)
+    middle = 100 * float(ends.rho.mean())
+    error = [[max(middle - 100 * low, 0.0)], [max(100 * high - middle, 0.0)]]
+    look_: dict[str, Any] = {"fmt": "none", "ecolor": look.color, "elinewidth": 1.0, "capsize": 2.5}
+    if np.isfinite(low) and np.isfinite(high):
+        ax.errorbar([1.0], [middle], error, **look_)
+
+
+def interval(ends: pd.DataFrame) -> tuple[float, float]:
+    """Of rho at the whole edit: a t interval over seeds, each seed's runs averaged; of one seed over its images."""
+    _, low, high = clustered_mean(ends.rho.to_numpy(dtype=float), list(ends.seed.astype(str)))
+    if np.isfinite(low):
+        return low, high
+    one = ends.iloc[0]
+    low, high = clopper_pearson(float(one.accuracy * one.n), int(one.n))
+    return low - float(one.accuracy - one.rho), high - float(one.accuracy - one.rho)
+
+
+def baseline(ax: Axes, rows: pd.DataFrame, models: pd.DataFrame, fit: Fit) -> None:
+    """How far the line itself may lie from where it was drawn, at the clean accuracies along alpha: the widest of all
+    curves at each alpha."""
+    clean = rows.groupby("alpha").original.agg(["min", "max"]).sort_index().astype(float)
+    ends = []
+    for name in ("min", "max"):
+        at = clean[name].to_numpy()
+        low, high = fit_band(models.clean.to_numpy(), models.shifted.to_numpy(), at)
+        ends.append((100 * (low - fit(at)), 100 * (high - fit(at))))
+    lows, highs = np.minimum(ends[0][0], ends[1][0]), np.maximum(ends[0][1], ends[1][1])
+    ax.fill_between(clean.index.to_numpy(dtype=float), lows, highs, color=style.GREY, alpha=0.16, linewidth=0)
