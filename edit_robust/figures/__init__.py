@@ -37,7 +37,6 @@ from edit_robust.figures.vision import (
     patching,
     patching_alpha,
     patching_breaks,
-    patching_breaks,
     patching_corruptions,
     patching_corruptions_task,
     patching_layers,
