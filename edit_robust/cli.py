@@ -9,6 +9,7 @@ import typer
 
 from edit_robust.messages import exit_code, explain
 from edit_robust.verbs.apply import apply
+from edit_robust.verbs.collect import collect
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
 
@@ -190,6 +191,7 @@ def autopsy(
         typer.echo(f"{label}: {orders_line(asdict(found))}")
 
 
+app.command()(collect)
 app.command()(export)
 app.command()(apply)
 
