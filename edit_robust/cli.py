@@ -9,6 +9,9 @@ import typer
 
 from edit_robust.messages import exit_code, explain
 from edit_robust.verbs.apply import apply
+from edit_robust.verbs.compare import compare
+from edit_robust.verbs.doctor import doctor
+from edit_robust.verbs.estimate import estimate
 from edit_robust.verbs.collect import collect
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
@@ -194,6 +197,9 @@ def autopsy(
 app.command()(collect)
 app.command()(export)
 app.command()(apply)
+app.command()(compare)
+app.command()(doctor)
+app.command(context_settings={"ignore_unknown_options": True})(estimate)
 
 
 def _runs_tables(outputs: Path) -> list[Table]:
