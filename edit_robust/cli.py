@@ -13,8 +13,11 @@ from edit_robust.verbs.compare import compare
 from edit_robust.verbs.doctor import doctor
 from edit_robust.verbs.estimate import estimate
 from edit_robust.verbs.collect import collect
+from edit_robust.verbs.evaluate import evaluate
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
+from edit_robust.verbs.findings import findings
+from edit_robust.verbs.reproduce import reproduce
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,32 +46,6 @@ def run(ctx: typer.Context) -> None:
         raise SystemExit(exit_code(e)) from None
     if failures:
         raise SystemExit(exit_code(failures[0]))
-
-
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def evaluate(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A finished run.")],
-    config_dir: Annotated[str | None, typer.Option("--config-dir", help="A folder with configs of one's own.")] = None,
-    outputs: Outputs = Path("outputs"),
-) -> None:
-    """Ask a finished run something new: `edit-robust evaluate RUN measure=[retention] steps=last`.
-
-    Its edits are not made again: the changes that it kept are added one after the other. steps: points (all, as the
-    run looked at them), checks (where it looked back), last, every-N, a number or a list of numbers.
-    """
-    from edit_robust.config.asking import asking
-    from edit_robust.core.threads import prepare_environment
-    from edit_robust.messages import present
-    from edit_robust.revisit import revisit
-    from edit_robust.runs.reader import Run, find_run
-
-    prepare_environment()
-    run = find_run(name, outputs)
-    revisit(asking(run, ctx.args, outputs, config_dir))
-    present(Run(run.path))
 
 
 @app.command()
@@ -194,12 +171,15 @@ def autopsy(
         typer.echo(f"{label}: {orders_line(asdict(found))}")
 
 
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
 app.command()(collect)
 app.command()(export)
 app.command()(apply)
 app.command()(compare)
 app.command()(doctor)
 app.command(context_settings={"ignore_unknown_options": True})(estimate)
+app.command()(findings)
+app.command()(reproduce)
 
 
 def _runs_tables(outputs: Path) -> list[Table]:

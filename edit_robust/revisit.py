@@ -1,5 +1,7 @@
 """revisit(): walk a finished run's edits once more, from the changes that it kept, and ask something new on the way.
 
+Several runs may be asked at once: measures that can (`AsksTogether`) then answer all of them in one pass.
+
 No edit is made. What is found lies in `evaluations/NAME` of the run's folder, in the form of a run's own results, and
 is read together with them: summaries, reports and figures see it.
 """
@@ -7,12 +9,15 @@ is read together with them: summaries, reports and figures see it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
 
-from edit_robust.core import Record, UserError
+from edit_robust.core import Request, UserError
+from edit_robust.core.editable import Snapshot
 from edit_robust.core.threads import Threads
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Editor, State
@@ -27,10 +32,15 @@ from edit_robust.runs.replay import Replay, changed_parameters
 from edit_robust.tasks.base import Task
 from edit_robust.trajectories import Point, Trajectory
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 #: Words for `steps`: every measured point as the walk asks there; those at which past edits or the whole model were
 #: looked at; the last one.
 WORDS = ("points", "checks", "last")
 Steps = str | int | Sequence[int]
+#: Memory for the changes of points of several runs that wait to be answered together.
+KEPT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,71 +112,216 @@ class Visited:
         return None if self.checks and not point.whole else point
 
 
+@runtime_checkable
+class AsksTogether(Protocol):
+    """A measure that keeps points, and can answer those of several runs in one pass over what it asks."""
+
+    def join(self, first: Self) -> None:
+        """Ask what `first`, the measure of another run, has made ready. Called before `prepare`."""
+        ...
+
+    def answer(self, others: Sequence[Self] = ()) -> None:
+        """Find the answers at the points that this measure and the others keep; `flush` then only reads them."""
+        ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what is kept."""
+        ...
+
+
 def revisit(asked: Revisit, ui: Ui | None = None) -> Run:
     """Ask, or go on asking, or give back what was asked before. -> the evaluation, which reads like a run"""
+    return revisit_all([asked], ui)[0]
+
+
+def revisit_all(asked: Sequence[Revisit], ui: Ui | None = None) -> list[Run]:
+    """Ask several runs the same. -> their evaluations
+
+    Where a measure can answer several runs at once they must share model and task (UserError otherwise), and their
+    points are answered side by side: the numbers are those of runs that are asked one by one. Other measures go from
+    run to run.
+    """
     ui = ui or Ui()
-    run, path = asked.run, asked.run.path / "evaluations" / asked.name
-    if not run.complete:
-        raise UserError(f"{run.id} is not complete: end it with the command that began it, and ask then")
-    visited = Visited.of(run, asked.steps)
-    if asked.force:
-        set_aside(path)
-    if Run(path).complete:
-        ui.say(f"{asked.name} is complete: nothing to ask (force=true asks anew)")
-        return Run(path)
-    folder = RunFolder(path, run.id)
-    with asked.threads.applied(), folder.session(asked.config, asked.device):
-        _walk(asked, visited, folder, ui)
-        columns = columns_of(asked.measures.values(), Run(path))
-        if not any(len(line) for line in (columns, Run(path).records)):
+    for one in asked:
+        if not one.run.complete:
+            raise UserError(f"{one.run.id} is not complete: end it with the command that began it, and ask then")
+    visits = [_Visit(one, Visited.of(one.run, one.steps), ui) for one in asked]
+    together = len(asked) > 1 and any(isinstance(m, AsksTogether) for m in asked[0].measures.values())
+    if together:
+        _same(asked)
+    for visit in visits:
+        visit.set_aside()
+    waiting = [v for v in visits if not v.complete]
+    for group in [waiting] if together and waiting else [[v] for v in waiting]:
+        _ask(group, ui)
+    for visit in waiting:
+        if visit.asked.figures:
+            _draw(visit.asked.run.path)
+    return [Run(v.path) for v in visits]
+
+
+def _same(asked: Sequence[Revisit]) -> None:
+    """UserError where the runs differ in model or task."""
+    first = asked[0]
+    for one in asked[1:]:
+        for part in ("model", "task"):
+            ours, theirs = dict(first.run.config[part]), dict(one.run.config[part])
+            different = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+            if different or (part == "model" and first.run.status.get(part) != one.run.status.get(part)):
+                name = f"{part}.{different[0]}" if different else "the model's weights"
+                values = f" ({ours.get(different[0])}, {theirs.get(different[0])})" if different else ""
+                raise UserError(
+                    f"{first.run.id} and {one.run.id} differ in {name}{values}: runs that are asked together share "
+                    "model and task; ask them apart"
+                )
+
+
+class _Visit:
+    """One run that is asked, with the folder that its evaluation lies in."""
+
+    def __init__(self, asked: Revisit, visited: Visited, ui: Ui) -> None:
+        self.asked, self.visited, self.ui = asked, visited, ui
+        self.path = asked.run.path / "evaluations" / asked.name
+        self.folder = RunFolder(self.path, asked.run.id)
+
+    def set_aside(self) -> None:
+        """Make way for a new one where that was asked for."""
+        if self.asked.force:
+            set_aside(self.path)
+        if self.complete:
+            self.ui.say(f"{self.asked.name} of {self.asked.run.id} is complete: nothing to ask (force=true asks anew)")
+
+    @property
+    def complete(self) -> bool:
+        return Run(self.path).complete
+
+    def evaluation(
+        self, model: Model, requests: Sequence[Request], task: Task, first: Mapping[str, Measure],
+        unedited: dict[str, Tensor],
+    ) -> None:  # fmt: skip
+        """Make the measures ready.
+
+        task, first: of the run that this one is asked together with, and its measures; {} for that run.
+        unedited: values of parameters, shared between the runs.
+        """
+        asked = self.asked
+        known = asked.run.status
+        if known.get("model", model.base) not in (model.base, *model.older_bases):
             raise UserError(
-                f"{', '.join(asked.measures)} found nothing at these points of {run.id}, a walk by "
-                f"{asked.trajectory.name}"
+                f"this is not the model that {asked.run.id} edited: other weights, or another config or tokenizer"
             )
-        folder.write_summary(columns, flat(columns))
-    if asked.figures:
-        _draw(run.path)
-    return Run(path)
+        _same_requests(asked.run, [r.id for r in requests])
+        self.folder.note(device=str(model.device), model=model.base, threads=asked.threads.use(model.useful_threads))
+        layers = list(known.get("layers") or model.layers)
+        changes = changed_parameters(asked.run.path)
+        self.setting = Setting(
+            run_id=asked.run.id,
+            model=model,
+            task=task,
+            requests=requests,
+            layers=layers,
+            changes=changes,
+            before=_snapshot(model, changes, unedited),
+            run=Run(self.folder.path),
+            work=Workspace(asked.outputs / "cache", self.folder.path, asked.seed, self.ui.progress),
+        )
+        self.ledger = Replay(asked.run.path, model, [s for s in self.visited.steps if s not in self.folder.done])
+        self.state: State[Any] = State(tuple(layers), parameters=tuple(changes))
+        for name, measure in asked.measures.items():
+            if isinstance(measure, AsksTogether) and name in first:
+                measure.join(cast(Any, first[name]))
+        self.asking = Evaluation(asked.measures, self.setting, self.folder)
+
+    def walk(self, full: Callable[[], None] | None = None) -> None:
+        """Add the kept changes one after the other, and ask at the points that are not asked yet.
+
+        full: called where kept points should be answered; None: they are then, for this run alone.
+        """
+        asked, ledger, model = self.asked, self.ledger, self.setting.model
+        self.asking.full = full
+        total = len(self.visited.steps)
+        with self.ui.progress(f"{', '.join(asked.measures)} along {asked.run.id}", total) as advance:
+            self.asking.written = lambda point, records: advance(1)
+            advance(len(self.folder.done))
+            walk = asked.trajectory.walk(model, asked.editor, self.state, self.setting.requests, ledger)
+            for point in walk if ledger.wanted else ():
+                there = None if ledger.measured(point.step) else self.visited.asked(point, asked.trajectory)
+                if there is not None:
+                    self.asking.at(there)
+            if full is None:
+                self.asking.flush()
+
+    def end(self) -> None:
+        """Write the summary."""
+        found = Run(self.path)
+        columns = columns_of(self.asked.measures.values(), found)
+        if not any(len(line) for line in (columns, found.records)):
+            raise UserError(
+                f"{', '.join(self.asked.measures)} found nothing at these points of {self.asked.run.id}, a walk by "
+                f"{self.asked.trajectory.name}"
+            )
+        self.folder.write_summary(columns, flat(columns))
 
 
-def _walk(asked: Revisit, visited: Visited, folder: RunFolder, ui: Ui) -> None:
-    """Load the model, add the kept changes one after the other, and ask at the points that are not asked yet."""
-    run, task = asked.run, asked.task
-    requests = task.requests()
-    known = run.status
-    with folder.phase("load"):
-        model = asked.model()
-    model.progress = ui.progress
-    if known.get("model", model.base) not in (model.base, *model.older_bases):
-        raise UserError(f"this is not the model that {run.id} edited: other weights, or another config or tokenizer")
-    _same_requests(run, [r.id for r in requests])
-    folder.note(device=str(model.device), model=model.base, threads=asked.threads.use(model.useful_threads))
-    layers = list(known.get("layers") or model.layers)
-    changes = changed_parameters(run.path)
-    setting = Setting(
-        run_id=run.id,
-        model=model,
-        task=task,
-        requests=requests,
-        layers=layers,
-        changes=changes,
-        before=model.snapshot(changes),
-        run=Run(folder.path),
-        work=Workspace(asked.outputs / "cache", folder.path, asked.seed, ui.progress),
-    )
-    ledger = Replay(run.path, model, [s for s in visited.steps if s not in folder.done])
-    state: State[Any] = State(tuple(layers), parameters=tuple(changes))
-    with ui.progress(f"{', '.join(asked.measures)} along {run.id}", len(visited.steps)) as advance:
+def _ask(visits: Sequence[_Visit], ui: Ui) -> None:
+    """Load the model once, walk along every run, and answer what was kept of all walks together."""
+    first = visits[0].asked
+    with ExitStack() as stack:
+        stack.enter_context(first.threads.applied())
+        for visit in visits:
+            stack.enter_context(visit.folder.session(visit.asked.config, visit.asked.device))
+        with visits[0].folder.phase("load"):
+            model = first.model()
+        model.progress = ui.progress
+        requests = first.task.requests()
+        if len(visits) == 1:
+            visits[0].evaluation(model, requests, first.task, {}, {})
+            visits[0].walk()
+        else:
+            _together(visits, model, requests)
+        for visit in visits:
+            visit.end()
 
-        def written(point: Point, records: list[Record]) -> None:
-            advance(1)
 
-        evaluation = Evaluation(asked.measures, setting, folder, written)
-        advance(len(folder.done))
-        for point in asked.trajectory.walk(model, asked.editor, state, requests, ledger) if ledger.wanted else ():
-            if not ledger.measured(point.step) and (there := visited.asked(point, asked.trajectory)) is not None:
-                evaluation.at(there)
-        evaluation.flush()
+def _together(visits: Sequence[_Visit], model: Model, requests: Sequence[Request]) -> None:
+    """Walk along each run in turn, and answer the kept points of all of them when memory is full and at the end.
+
+    A run's points are answered in the same groups as when it is asked alone.
+    """
+    first = visits[0].asked
+    unedited: dict[str, Tensor] = {}
+    for visit in visits:
+        visit.evaluation(model, requests, first.task, {} if visit is visits[0] else first.measures, unedited)
+        visit.folder.note(together=[v.asked.run.id for v in visits])
+    walked: list[_Visit] = []
+
+    def answer() -> None:
+        start = time.perf_counter()
+        for name in first.measures:
+            those = [v.asked.measures[name] for v in walked]
+            some = [m for m in those if isinstance(m, AsksTogether)]
+            if some:
+                some[0].answer(some[1:])
+        share = (time.perf_counter() - start) / len(walked)
+        for visit in walked:
+            visit.folder.phases["evaluate"] = visit.folder.phases.get("evaluate", 0.0) + share
+            visit.asking.flush()
+
+    for visit in visits:
+        walked.append(visit)
+        visit.walk(full=answer)
+        kept = sum(m.kept_bytes for v in walked for m in v.asked.measures.values() if isinstance(m, AsksTogether))
+        if kept > KEPT_BYTES or visit is visits[-1]:
+            answer()
+            walked = []
+
+
+def _snapshot(model: Model, names: Sequence[str], unedited: dict[str, Tensor]) -> Snapshot:
+    """The unedited model's parameters; `unedited` holds the copies, each once for all runs."""
+    missing = [n for n in names if n not in unedited]
+    unedited |= model.snapshot(missing).values
+    return Snapshot({n: unedited[n] for n in names}, model.position)
 
 
 def _same_requests(run: Run, ids: Sequence[str]) -> None:

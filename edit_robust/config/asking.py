@@ -89,3 +89,12 @@ def _steps(given: Sequence[str]) -> Steps:
         return text
     numbers = [int(p) for p in parts]
     return numbers if text.startswith("[") or len(numbers) > 1 else numbers[0]
+
+
+def told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of runs, and overrides: what has a = in it, or begins as an option does. UserError without any name."""
+    overrides = [w for w in words if "=" in w or w.startswith(("+", "~", "-"))]
+    names = [w for w in words if w not in overrides]
+    if not names:
+        raise UserError("say which runs to ask: edit-robust evaluate RUN RUN measure=[...]")
+    return names, overrides

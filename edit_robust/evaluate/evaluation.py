@@ -16,13 +16,18 @@ Written = Callable[[Point, list[Record]], None]
 
 
 class Evaluation:
-    """Hands points to measures and writes what comes back. Measures may keep points and answer several together."""
+    """Hands points to measures and writes what comes back. Measures may keep points and answer several together.
+
+    full: called, where it is given, in place of `flush` when a measure has kept so many points that they should be
+    answered now: somebody answers those of several runs, and flushes then.
+    """
 
     def __init__(
         self, measures: Mapping[str, Measure], setting: Setting, folder: RunFolder, written: Written | None = None
     ) -> None:
         self.measures, self.folder = measures, folder
-        self._written = written or (lambda point, records: None)
+        self.written = written or (lambda point, records: None)
+        self.full: Callable[[], None] | None = None
         self._waiting: list[tuple[Point, dict[str, Measured]]] = []
         with folder.phase("evaluate"):
             for measure in measures.values():
@@ -41,8 +46,10 @@ class Evaluation:
                 if answer is not None:
                     found[name] = answer
         self._waiting.append((point, found))
-        if len(found) == len(self.measures) or any(m.full for m in self.measures.values()):
+        if len(found) == len(self.measures):
             self.flush()
+        elif any(m.full for m in self.measures.values()):
+            (self.full or self.flush)()
 
     def flush(self) -> None:
         """Write every point that waits."""
@@ -64,4 +71,4 @@ class Evaluation:
 
     def _write(self, point: Point, records: list[Record], outcomes: Mapping[str, np.ndarray]) -> None:
         self.folder.write_point(point.step, records, outcomes, alpha=point.alpha, n_edits=point.n_edits)
-        self._written(point, records)
+        self.written(point, records)

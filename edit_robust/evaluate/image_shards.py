@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edit_robust.core.ahead import ahead
-from edit_robust.core.images import ImageSet
+from edit_robust.core.ahead import ahead, gathered, hands
+from edit_robust.core.images import ImageSet, Pixels
 from edit_robust.shifts.images.variants import Shifting, Variant
 
 if TYPE_CHECKING:
@@ -53,19 +54,25 @@ def shard_size(size: int, batch: int, answers: int, limit: int) -> int:
 def shown(
     model: LogitsAlong, shifting: Shifting, sets: Sequence[ImageSet], jobs: Sequence[tuple[Shard, Sequence[Variant]]]
 ) -> Shown:
-    """Every shard under each of its variants, as the model shall see it; made ahead where images are large.
+    """Every shard under each of its variants, as the model shall see it; made ahead where images are large, or where
+    there are workers: as many threads decode a shard's images as processes corrupt them.
 
     A shard is decoded once. Close the iterator when leaving it early: its thread may be at work.
     """
     found = _shown(model, shifting, sets, jobs)
-    return ahead(found) if model.size >= AHEAD_FROM else found
+    return ahead(found) if model.size >= AHEAD_FROM or shifting.workers else found
 
 
 def _shown(
     model: LogitsAlong, shifting: Shifting, sets: Sequence[ImageSet], jobs: Sequence[tuple[Shard, Sequence[Variant]]]
 ) -> Shown:
-    for shard, variants in jobs:
-        images = sets[shard.images]
-        pixels = [model.crop(images.load(r)) for r in shard.rows] if variants else []
-        for variant in variants:
-            yield shard, variant, shifting.apply(variant, images, shard.rows, pixels)
+    with hands(shifting.workers) as pool:
+        for shard, variants in jobs:
+            images = sets[shard.images]
+            pixels = gathered(partial(_decoded, model, images), shard.rows if variants else (), pool)
+            for variant in variants:
+                yield shard, variant, shifting.apply(variant, images, shard.rows, pixels)
+
+
+def _decoded(model: LogitsAlong, images: ImageSet, row: int) -> Pixels:
+    return model.crop(images.load(row))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -220,9 +220,15 @@ class LogitsAlong(Protocol):
         ...
 
     def judge(
-        self, logits: Float[Tensor, "n c"], target: np.ndarray, classes: tuple[int, ...] | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted class [n], log-probability of the right one [n]; among `classes` where only some are possible."""
+        self,
+        logits: Float[Tensor, "m n c"],
+        target: np.ndarray,
+        classes: tuple[int, ...] | None,
+        before: np.ndarray | Literal["first"] | None = None,
+        answers: bool = False,
+    ) -> Any:
+        """Several models' verdicts on the same images, see `models.vision.judging`: which are right, the loss, images
+        gained and lost."""
         ...
 
     def at_base(self, base: Mapping[str, Tensor]) -> AbstractContextManager[None]:

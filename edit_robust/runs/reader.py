@@ -135,14 +135,27 @@ class Run:
         scopes = sorted({k.partition("|")[0] for k in found if k.endswith("|index")})
         return {s: (found[f"{s}|index"], found[f"{s}|logp"], found[f"{s}|hits"]) for s in scopes}
 
-    def predictions(self, step: int) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
-        """Key -> (predicted class [n], log-probability of the right one [n]) at a point (images)."""
-        arrays = self.arrays(step, "image-answers")
+    def _of_images(self, step: int, kind: str) -> dict[Key, np.ndarray]:
+        """Key -> what was kept of a kind (right, pred, logp, logits) of a set's images at a point."""
         found = {}
-        for key in dict.fromkeys(k.rpartition("|")[0] for k in arrays if k.endswith("|pred")):
-            probe, rest = key.split("|", 1)
-            request, shift, severity = rest.rsplit("|", 2)
-            found[probe, request, shift, int(severity)] = (arrays[f"{key}|pred"], arrays[f"{key}|logp"])
+        for name, array in self.arrays(step, "image-answers").items():
+            key, _, its = name.rpartition("|")
+            if its == kind:
+                probe, rest = key.split("|", 1)
+                request, shift, severity = rest.rsplit("|", 2)
+                found[probe, request, shift, int(severity)] = array
+        return found
+
+    def predictions(self, step: int) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+        """Key -> (predicted class [n], log-probability of the right one [n]) at a point, for the images of which they
+        were kept (`keep` of the measure): classes of images without corruption always are; NaN where no probability is.
+        """
+        found: dict[Key, tuple[np.ndarray, np.ndarray]] = {}
+        for run in (*reversed(self.evaluations), self):
+            logp = run._of_images(step, "logp")
+            for key, pred in run._of_images(step, "pred").items():
+                if key in logp or key not in found:
+                    found[key] = pred, logp.get(key, np.full(len(pred), np.nan, np.float32))
         return found
 
     @cached_property
@@ -156,9 +169,11 @@ class Run:
     def right(self, step: int) -> dict[Key, np.ndarray]:
         """Key -> bool [n], whether each image is answered right at a point; {} for runs without images."""
         found = {}
-        for key, (pred, _) in self.predictions(step).items():
-            probe, request, shift, severity = key
-            found[key] = pred == self._targets[probe, request, "none" if severity else shift]
+        for kind in ("pred", "right"):  # earlier versions kept classes alone
+            for key, kept in self._of_images(step, kind).items():
+                probe, request, shift, severity = key
+                target = self._targets[probe, request, "none" if severity else shift]
+                found[key] = kept == target if kind == "pred" else np.unpackbits(kept, count=len(target)).astype(bool)
         return found
 
     def pictures(self, probe: str, request: str) -> list[str]:

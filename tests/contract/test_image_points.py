@@ -19,7 +19,8 @@ from edit_robust.config.launch import experiment
 from edit_robust.core import Delta
 from edit_robust.core.images import ImageSet
 from edit_robust.core.work import Workspace
-from edit_robust.evaluate import image_answers, image_shards
+from edit_robust.evaluate import image_answers, image_pass, image_shards
+from edit_robust.evaluate.answer_store import Keep
 from edit_robust.evaluate.base import Setting
 from edit_robust.evaluate.image_answers import ImageAnswers
 from edit_robust.models.vision.classifier import Classifier
@@ -59,7 +60,7 @@ def test_points_in_several_groups_and_shards_give_the_same(
     monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)
     shards = run(tmp_path / "shards")
     assert records(whole) == records(shards) and flushed == [5]
-    monkeypatch.setattr(image_answers, "KEPT_ANSWERS", 2 * 32 * 3 * 6)  # of two points: 32 images, 3 variants
+    monkeypatch.setattr(image_answers, "KEPT_ANSWERS", 2 * 32 * 3 / 8)  # of two points: 32 images, 3 variants
     groups = run(tmp_path / "groups")
     assert flushed == [5, 3, 2]
     columns = ["step", "probe", "shift", "severity", "metric", "n"]
@@ -99,14 +100,14 @@ def test_a_kill_while_points_are_written_asks_nothing_again(
     again = run(tmp_path / "again")
     assert records(again) == records(whole)
     assert not (again.path / "state" / "shards").exists()
-    for step in range(5):
-        ours, theirs = again.predictions(step), whole.predictions(step)
-        assert ours.keys() == theirs.keys()
-        assert all(np.array_equal(a, b) for k in ours for a, b in zip(ours[k], theirs[k], strict=True))
+    for step in (int(p["step"]) for p in whole.points):
+        ours, theirs = again.right(step), whole.right(step)
+        assert ours.keys() == theirs.keys() and len(ours) == 6
+        assert all(np.array_equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_a_kill_anywhere_among_several_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_answers, "KEPT_ANSWERS", 2 * 32 * 3 * 6)
+    monkeypatch.setattr(image_answers, "KEPT_ANSWERS", 2 * 32 * 3 / 8)
     whole = run(tmp_path / "whole")
     kills = 0
     for after in range(3, 60, 8):
@@ -133,18 +134,27 @@ def test_the_status_tells_of_precision_and_of_a_store_that_is_too_small(whole: R
 
 
 def test_only_verdicts_leave_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[int] = []
+    fetched: list[tuple[int, ...]] = []
     cpu = Tensor.cpu
-    monkeypatch.setattr(Tensor, "cpu", lambda self: fetched.append(self.ndim) or cpu(self))
-    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(Tensor, "cpu", lambda self: fetched.append((self.element_size(), *self.shape)) or cpu(self))
+    logits = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
     target = np.array([0, 6, 3, 3, 1])
-    pred, logp = judge(logits, target)
-    assert fetched == [1, 1], "a class and a log-probability an image"
-    assert np.array_equal(pred, logits.argmax(1).numpy()) and pred.dtype == np.int32
-    expected = logits.double().log_softmax(1)[torch.arange(5), torch.from_numpy(target)]
-    assert np.array_equal(logp, expected.float().numpy())
-    pred, logp = judge(logits, target, (1, 3, 6))
-    assert set(pred.tolist()) <= {1, 3, 6} and logp[0] == -np.inf and np.isfinite(logp[1:]).all()
+    found = judge(logits, target, before="first")
+    assert fetched == [(1, 3, 5), (8, 3), (8, 3, 2)], "a byte an image and model, and sums"
+    assert found.pred is None and found.logp is None and found.moved is not None
+    right = logits.argmax(-1).numpy() == target
+    assert np.array_equal(found.right, right) and right.any() and not right.all()
+    logp = logits.double().log_softmax(-1)[:, torch.arange(5), torch.from_numpy(target)]
+    np.testing.assert_allclose(found.loss, -logp.sum(1).numpy())
+    moved = [[(now & ~right[0]).sum(), (~now & right[0]).sum()] for now in right]
+    assert found.moved.tolist() == moved and moved[0] == [0, 0] and any(moved[1] + moved[2])
+    given = judge(logits[1:], target, before=right[0], answers=True)
+    assert given.moved is not None and given.moved.tolist() == moved[1:]
+    assert given.pred is not None and np.array_equal(given.pred, logits[1:].argmax(-1).numpy())
+    assert given.logp is not None and np.array_equal(given.logp, logp[1:].float().numpy())
+    some = judge(logits, target, (1, 3, 6), answers=True)
+    assert some.pred is not None and set(some.pred.ravel().tolist()) <= {1, 3, 6} and some.moved is None
+    assert some.logp is not None and (some.logp[:, 0] == -np.inf).all() and np.isfinite(some.logp[:, 1:]).all()
 
 
 class Oracle:
@@ -184,7 +194,7 @@ class Asked:
         return [ImageSet("original", ids, labels, lambda i: images[i], benchmark=self.benchmark)]
 
 
-def measure(folder: Path, task: Asked) -> ImageAnswers:
+def measure(folder: Path, task: Asked, keep: Keep = "right") -> ImageAnswers:
     """The measure, with a model that needs no memory of its own."""
     run_folder = folder / "run"
     run_folder.mkdir(parents=True)
@@ -199,7 +209,7 @@ def measure(folder: Path, task: Asked) -> ImageAnswers:
         run=Run(run_folder),
         work=Workspace(folder / "cache", run_folder),
     )
-    found = ImageAnswers({}, ShiftOptions(store_gb=0.0))
+    found = ImageAnswers({}, ShiftOptions(store_gb=0.0), keep)
     found.prepare(setting)
     return found
 
@@ -208,12 +218,16 @@ def point(step: int, n: int, delta: Delta) -> Point:
     return Point(step, step / n, 0, (Scope("edit", []),), change=lambda: delta)
 
 
-def test_memory_does_not_grow_with_the_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 points of 2000 images are 400,000 answers, 3.2 MB as arrays of 32 bits; memory holds a shard of them."""
+@pytest.mark.parametrize(("keep", "each", "stored"), [("right", 1 / 8 + 4, 2.2), ("answers", 1 / 8 + 8, 6.2)])
+def test_memory_does_not_grow_with_the_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep, each: float, stored: float
+) -> None:
+    """200 points of 2000 images are 400,000 answers: 50 kB as bits, 3.2 MB as classes and probabilities of 32 bits;
+    memory holds a shard of them."""
     n_points, n_images, delta = 200, 2000, Delta({})
     monkeypatch.setattr(image_answers, "SHARD_BYTES", 200 << 10)
-    monkeypatch.setattr(image_answers, "JUDGED", 1 << 12)
-    one = measure(tmp_path, Asked(n_images))
+    monkeypatch.setattr(image_pass, "JUDGED", 1 << 12)
+    one = measure(tmp_path, Asked(n_images), keep)
     for step in range(n_points):
         one.at(point(step, n_points, delta), {})
     tracemalloc.start()
@@ -221,12 +235,32 @@ def test_memory_does_not_grow_with_the_points(tmp_path: Path, monkeypatch: pytes
     sizes = [sum(x.nbytes for x in each.outcomes.values()) for each in found]  # as they are written, one at a time
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert sizes == [n_images * 8] * n_points and sum(sizes) == 3_200_000
+    assert sizes == [n_images * each] * n_points
     on_disk = (tmp_path / "run" / "state" / "shards" / "answers.bin").stat().st_size
-    assert on_disk == n_points * n_images * 6
+    assert n_points * n_images * stored < on_disk <= n_points * n_images * (stored + 1), "sums are of 16 images here"
     assert peak < 1_200_000, f"{peak} bytes"
     one.done()
     assert not (tmp_path / "run" / "state" / "shards").exists()
+
+
+def test_what_is_kept_of_single_images_changes_no_number(whole: Run, tmp_path: Path) -> None:
+    bits = sum(p.stat().st_size for p in (whole.path / "outcomes").glob("*.npz"))
+    for keep in ("answers", "logits"):
+        more = run(tmp_path / keep, f"measure.image-answers.keep={keep}")
+        assert more.id == whole.id and records(more) == records(whole)
+        assert {k[3] for k in whole.predictions(0)} == {0} != {k[3] for k in more.predictions(0)}, "without corruption"
+        for step in (0, 5):
+            right = whole.right(step)
+            assert right.keys() == more.right(step).keys() == more.predictions(step).keys()
+            for key, (pred, logp) in more.predictions(step).items():
+                target = more._targets[key[0], key[1], "none"]
+                assert np.array_equal(right[key], pred == target) and np.array_equal(more.right(step)[key], right[key])
+                if keep == "logits":
+                    name = "|".join(map(str, key))
+                    logits = more.arrays(step, "image-answers")[f"{name}|logits"].astype(np.float64)
+                    shifted = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+                    np.testing.assert_allclose(shifted[np.arange(len(target)), target], logp, atol=0.02)
+        assert sum(p.stat().st_size for p in (more.path / "outcomes").glob("*.npz")) > bits
 
 
 @pytest.mark.parametrize("benchmark", ["", "imagenet"])

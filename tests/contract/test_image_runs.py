@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,7 @@ def usual_options(data: Path, folder: Path) -> list[str]:
         *("editor=local-ft", "editor.lr=0.1", "editor.max_epochs=4", "layer.index=2"),
         *("corruption=[fog,impulse_noise]", "shifts.severities=[1,4]"),
         *("figures=false", "tracker=none", f"paths.outputs={folder / 'outputs'}"),
+        *("measure=images", "measure.image-answers.keep=answers"),
     ]
 
 
@@ -244,7 +246,7 @@ def test_a_shard_that_was_measured_is_not_measured_again(options: Options, monke
     measured: list[Place] = []
     add = AnswerStore.add
 
-    def counted(self: AnswerStore, place: Place, *arrays: np.ndarray) -> None:
+    def counted(self: AnswerStore, place: Place, *arrays: Any) -> None:
         if len(measured) == 7:
             measured.append(Place(-1, -1, -1))
             raise KilledError

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, Int32, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, UserError, nearest
@@ -23,12 +23,14 @@ from edit_robust.core.work import silent
 from edit_robust.models.base import Model
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.vision.anatomy import Block, Visit, find_blocks, visits
+from edit_robust.models.vision.checkpoints import weights_in
 from edit_robust.models.vision.edited_values import EditedValues, room
 from edit_robust.models.vision.fully_connected import run_as_linear
 from edit_robust.models.vision.judging import judge
 from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
 from edit_robust.models.vision.precision import flips, has_tf32, set_tf32
+from edit_robust.models.vision.prefixes import Pending, Prefixes
 from edit_robust.models.vision.preprocessing import crop, in_words
 from edit_robust.models.vision.split import Features, SplitNetwork
 from edit_robust.models.vision.usage import aliases, owners, uses_of
@@ -131,6 +133,10 @@ class Classifier(Model):
         """Names of bare parameters that are stored as [d_in, d_out]."""
         return frozenset()
 
+    def weights_in(self, path: str) -> dict[str, Tensor]:
+        """Every parameter's value in a checkpoint of the same network; see `models.vision.checkpoints`."""
+        return weights_in(self.net, path, self.name)
+
     # -- structure ---------------------------------------------------------------------------------------------------
 
     def layer_at(self, index: int) -> Layer:
@@ -231,7 +237,9 @@ class Classifier(Model):
     def normalise(self, pixels: Sequence[Pixels] | UInt8[np.ndarray, "n size size 3"]) -> Float[Tensor, "n 3 s s"]:
         """Cropped images as the network takes them."""
         x = torch.from_numpy(np.stack([*pixels]))
-        x = x.to(self.device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        if self.device.type == "cuda":  # the copy then runs beside what the device is at
+            x = x.pin_memory()
+        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
         return x.sub_(mean).div_(std).to(self.dtype, memory_format=self._format)
@@ -278,36 +286,71 @@ class Classifier(Model):
         once, and kept from one call to the next inside `at_base`.
         The plain path (`fast` False) changes the weights and runs the whole network every time.
         """
-        for delta, _ in directions:
-            self._refuse(delta, self._announced)
+        return next(self.logits_along_each(x, [directions]))[1]
+
+    @torch.no_grad()
+    def logits_along_each(
+        self, x: Float[Tensor, "n 3 s s"], several: Sequence[Sequence[Line]]
+    ) -> Iterator[tuple[int, list[list[Float[Tensor, "n c"]]]]]:
+        """(i, what `logits_along(x, several[i])` gives, to the bit) for each i, in any order.
+
+        What lies below the first changed modules runs once for all of them; what lies above runs for each by itself, in
+        the batches that it would have alone.
+        """
+        for directions in several:
+            for delta, _ in directions:
+                self._refuse(delta, self._announced)
         if not self.fast:
-            return [[self._plain(x, delta, a) for a in alphas] for delta, alphas in directions]
+            for i, directions in enumerate(several):
+                yield i, [[self._plain(x, delta, a) for a in alphas] for delta, alphas in directions]
+            return
         values = self._values or EditedValues(self, 0)
-        found: list[list[Tensor]] = [[] for _ in directions]
-        unchanged = [i for i, (delta, _) in enumerate(directions) if not delta.terms]
-        groups: dict[str, list[int]] = {}  # of lines whose first changed module is the same
-        for i in (i for i, (delta, _) in enumerate(directions) if delta.terms):
-            groups.setdefault(self.first_of(list(directions[i][0].terms)), []).append(i)
-        logits = None if groups else self.net(x).float()
-        for module, members in groups.items():
-            network = self.split_at(module)
-            features = network.prefix(x)
-            if unchanged and logits is None:  # the present weights' logits, from the features that are there anyway
-                logits = network.suffix(features).float()
-            own = {f"{module}.weight", f"{module}.bias"} if module in self.layers and self.used_once(module) else set()
-            linear = [i for i in members if set(directions[i][0].terms) <= own]
-            along = self._along_one_projection(network, features, module, [directions[i] for i in linear], values)
-            for i, some in zip(linear, along, strict=True):
-                found[i] = some
-            for i in (i for i in members if i not in linear):
-                delta, alphas = directions[i]
-                for a in alphas:
-                    with values.swapped_in(delta, a):
-                        found[i].append(network.suffix(features).float())
-        for i in unchanged:
-            assert logits is not None
-            found[i] = [logits for _ in directions[i][1]]
-        return found
+        pending = Pending([len(directions) for directions in several])
+        groups: dict[str, dict[int, list[int]]] = {}  # of lines whose first changed module is the same, by asker
+        start: dict[int, str] = {}  # the module at which an asker's unedited logits are continued
+        for i, directions in enumerate(several):
+            for k, (delta, _) in enumerate(directions):
+                if delta.terms:
+                    module = self.first_of(list(delta.terms))
+                    groups.setdefault(module, {}).setdefault(i, []).append(k)
+                    start.setdefault(i, module)
+        if len(start) < len(several):
+            logits = self.net(x).float()
+            for i in (i for i in range(len(several)) if i not in start):
+                pending.found[i] = [[logits for _ in alphas] for _, alphas in several[i]]
+        for module, network, features in Prefixes(self, x, self._turn.__getitem__).at(list(groups)):
+            unedited: Tensor | None = None
+            for i, members in groups[module].items():
+                for k, some in self._from(module, network, features, several[i], members, values):
+                    pending.found[i][k] = some
+                rest = [k for k, (delta, _) in enumerate(several[i]) if not delta.terms and start[i] == module]
+                for k in rest:  # from the features that are there anyway
+                    unedited = network.suffix(features).float() if unedited is None else unedited
+                    pending.found[i][k] = [unedited for _ in several[i][k][1]]
+            yield from pending.whole()
+        yield from pending.whole()
+
+    def _from(
+        self,
+        module: str,
+        network: SplitNetwork,
+        features: Features,
+        directions: Sequence[Line],
+        members: Sequence[int],
+        values: EditedValues,
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """(k, logits along line k) for some lines, all of which change `module` first."""
+        own = {f"{module}.weight", f"{module}.bias"} if module in self.layers and self.used_once(module) else set()
+        linear = [k for k in members if set(directions[k][0].terms) <= own]
+        along = self._along_one_projection(network, features, module, [directions[k] for k in linear], values)
+        yield from zip(linear, along, strict=True)
+        for k in (k for k in members if k not in linear):
+            delta, alphas = directions[k]
+            found = []
+            for a in alphas:
+                with values.swapped_in(delta, a):
+                    found.append(network.suffix(features).float())
+            yield k, found
 
     def _along_one_projection(
         self, network: SplitNetwork, features: Features, module: str, lines: Sequence[Line], values: EditedValues

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from edit_robust.core.options import Aside, DataFile
 from edit_robust.core.vocabulary import Vocabulary
 from edit_robust.models.devices import resolve_device
 from edit_robust.models.vision.anatomy import Block
+from edit_robust.models.vision.checkpoints import clip_weights_in
 from edit_robust.models.vision.classifier import Classifier, Line, with_buffers
 from edit_robust.models.vision.clip_layers import Part, clip_blocks
 from edit_robust.models.vision.clip_loading import ClipSource, Loaded
@@ -93,6 +94,10 @@ class Clip(Classifier):
         tower = with_buffers(fingerprint(net, self.layers), net.visual)
         about = f"{tower}:quick_gelu={found.quick_gelu}:{text.digest}:{classes}:{sentences}"
         self.base = self.position = hashlib.sha256(about.encode()).hexdigest()[:16]
+
+    def weights_in(self, path: str) -> dict[str, Tensor]:
+        """As `Classifier.weights_in`: the image tower's parameters, and the head where that is one."""
+        return clip_weights_in(self.net, self.text, next(iter(self._columns)), path, self.name)
 
     # -- words -------------------------------------------------------------------------------------------------------
 
@@ -178,6 +183,18 @@ class Clip(Classifier):
         """As `Classifier.logits_along`, with the logits of every head: one pass of the tower answers all of them."""
         with self._net.every_head():
             return super().logits_along(x, directions)
+
+    def logits_along_each(
+        self, x: Float[Tensor, "n 3 s s"], several: Sequence[Sequence[Line]]
+    ) -> Iterator[tuple[int, list[list[Float[Tensor, "n c"]]]]]:
+        """As `Classifier.logits_along_each`, with the logits of every head."""
+        each = super().logits_along_each(x, several)
+        while True:
+            with self._net.every_head():
+                found = next(each, None)
+            if found is None:
+                return
+            yield found
 
 
 def _own_words(

@@ -8,7 +8,7 @@ how it is built. Where the two halves do not give the whole network's logits, th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +55,12 @@ class Features:
         kept = {k: torch.cat([p.kept[k] for p in parts]) for k in parts[0].kept}
         return Features(images, kept, torch.cat([p.input for p in parts]))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all of it."""
+        images = [] if self.images is None else [self.images]
+        return sum(t.numel() * t.element_size() for t in (*images, *self.kept.values(), self.input))
+
     def repeat(self, times: int) -> Features:
         """The batch `times` times in a row."""
         if times == 1:
@@ -75,7 +81,7 @@ class SplitNetwork:
         self._calls: list[tuple[nn.Module, int]] = []  # of the prefix: (module, how often it was called before)
         self._forms: list[tuple[list[torch.Size | None], TreeSpec]] = []  # shapes and structure of the calls' outputs
         self._used: frozenset[Place] = frozenset()
-        self.fast = True
+        self.fast, self.bytes_each = True, 0  # bytes of an image's features
         self.fast = fast and self._works(sample)
 
     # -- the two halves ----------------------------------------------------------------------------------------------
@@ -103,6 +109,21 @@ class SplitNetwork:
             except _Stop:
                 return found[0]
 
+    @property
+    def used_calls(self) -> frozenset[tuple[nn.Module, int]]:
+        """The prefix's calls whose outputs the suffix uses: (module, how often it was called before)."""
+        return frozenset(self._calls[i] for i, _ in self._used)
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether anything runs before the module, and need not run again."""
+        return self.fast and bool(self._calls)
+
+    def features_of(self, outputs: Mapping[tuple[nn.Module, int], Any], module_input: Tensor) -> Features:
+        """The features, from the outputs of `used_calls` and the split module's input."""
+        kept = {(i, j): tree_flatten(outputs[self._calls[i]])[0][j] for i, j in self._used}
+        return Features(None, kept, module_input)
+
     # -- learning the split ------------------------------------------------------------------------------------------
 
     def _works(self, sample: Tensor) -> bool:
@@ -110,6 +131,7 @@ class SplitNetwork:
         try:
             self._learn(sample[:1])
             features = self.prefix(sample)
+            self.bytes_each = features.nbytes // len(features)
             with torch.no_grad():
                 whole = self.net(sample)
                 close = EQUAL * float(whole.abs().max())
@@ -262,6 +284,44 @@ class SplitNetwork:
             yield found
         finally:
             hook.remove()
+
+
+@torch.no_grad()
+def features_at(networks: Sequence[SplitNetwork], x: Float[Tensor, "n 3 h w"]) -> list[Features]:
+    """The features of the same images at several splits of one network, from one run of it up to the last of them.
+
+    They are those that each split's own `prefix` gives: where a split was found to work, what runs behind it leaves its
+    features as they are.
+    """
+    shared = [n for n in networks if n.has_prefix]
+    if len(shared) < 2:
+        return [n.prefix(x) for n in networks]
+    wanted = frozenset[tuple[nn.Module, int]]().union(*(n.used_calls for n in shared))
+    outputs: dict[tuple[nn.Module, int], Any] = {}
+    inputs: dict[nn.Module, Tensor] = {}
+    counts: dict[nn.Module, int] = {}
+
+    def begin(m: nn.Module, args: Any, kwargs: Any) -> None:
+        if m not in inputs:
+            inputs[m] = next(t for t in (*args, *kwargs.values()) if isinstance(t, Tensor))
+            if all(n.module in inputs for n in shared):
+                raise _Stop
+
+    def end(m: nn.Module, args: Any, out: Any) -> None:
+        call = counts.get(m, 0)
+        counts[m] = call + 1
+        if (m, call) in wanted:
+            outputs[m, call] = out
+
+    hooks = [m.register_forward_hook(end) for m in dict.fromkeys(m for m, _ in wanted)]
+    hooks += [m.register_forward_pre_hook(begin, with_kwargs=True) for m in dict.fromkeys(n.module for n in shared)]
+    try:
+        with suppress(_Stop):
+            shared[0].net(x)
+    finally:
+        for h in hooks:
+            h.remove()
+    return [n.features_of(outputs, inputs[n.module]) if n.has_prefix else n.prefix(x) for n in networks]
 
 
 @contextmanager

@@ -42,7 +42,8 @@ class ShiftOptions:
                 model: resize to 256, crop 224, corrupt, JPEG quality 85, and last to the model's size.
     released:   folder of the released ImageNet-C, for an original task of ImageNet's validation images. (A name and no
                 `DataFile`: its 4.75 million files are not read to name a run.)
-    workers:    processes that corrupt images; results do not depend on it.
+    workers:    processes that corrupt images, and as many threads that decode them, ahead of the model; 0: done in
+                place. Results do not depend on it. (`ImageSet.load` of a task of one's own is then called by threads.)
     store_gb:   disk for corrupted images, shared between runs; 0: none.
     """
 
