@@ -72,7 +72,7 @@ def test_a_planted_circle_of_rooms_is_found(tmp_path: Path) -> None:
 ORDER = [
     *("core", "assets", "shifts", "tasks", "models", "editors", "trajectories", "runs", "evaluate", "trackers"),
     *("figures", "report", "messages", "runner", "revisit", "sweeps", "config", "exports", "autopsy", "estimate"),
-    *("doctor", "verbs", "cli"),
+    *("doctor", "reproduce", "verbs", "cli"),
 ]
 
 

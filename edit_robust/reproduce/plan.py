@@ -1,0 +1,151 @@
+"""Which runs an item takes, how long these take, and how far they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edit_robust.config.grid import grid, id_of
+from edit_robust.core.errors import UserError
+from edit_robust.core.files import write_text
+from edit_robust.reproduce.catalogue import BUILTIN, Item, Sweep, read
+from edit_robust.runs.reader import Run
+
+#: Jobs that run beside each other unless the command line says otherwise.
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. id: its folder's name.   options: of `edit-robust run`.   sweep: which command line it is part of."""
+
+    id: str
+    options: tuple[str, ...]
+    sweep: Sweep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an item is to be made. overrides: the command line's own, which come after those of the sweeps."""
+
+    item: Item
+    scale: str = BUILTIN
+    quick: bool = False
+    overrides: tuple[str, ...] = ()
+    data: str = "data"
+
+    @property
+    def sweeps(self) -> tuple[Sweep, ...]:
+        """Its command lines."""
+        return tuple((*one, *self.overrides) for one in self.item.sweeps(self.scale, self.quick, self.data))
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every run, each once, in the order in which they are made. Composes each config: a tenth of a second each."""
+        return list({job.id: job for sweep in self.sweeps for job in jobs_of(sweep)}.values())
+
+    @property
+    def note(self) -> str:
+        """What a quick figure says of itself; "" where nothing was left out."""
+        return f"Quick look: {self.item.family.quick_words}" if self.quick else ""
+
+
+@cache
+def jobs_of(sweep: Sweep) -> tuple[Job, ...]:
+    """The runs of one command line."""
+    return tuple(Job(id_of(job), tuple(job), sweep) for job in grid([o for o in sweep if not _of_hydra(o)]))
+
+
+def _of_hydra(option: str) -> bool:
+    """Whether an option says where jobs run, and nothing of what they do."""
+    return option.lstrip("+~").startswith("hydra")
+
+
+def union(plans: Iterable[Plan]) -> list[Job]:
+    """The runs of several items, each once: what figures share is made once."""
+    return list({job.id: job for plan in plans for job in plan.jobs}.values())
+
+
+def part_of(jobs: Sequence[Job], part: str) -> list[Job]:
+    """The part `3/16` of a list of jobs: every sixteenth, from the third on. All parts together are the list.
+
+    Raises UserError for anything but two numbers, the first from 1 to the second.
+    """
+    first, _, second = part.partition("/")
+    if not (first.strip().isdigit() and second.strip().isdigit() and 1 <= int(first) <= int(second)):
+        raise UserError(f"--part {part} must be two numbers like 3/16, the first from 1 to the second")
+    return list(jobs[int(first) - 1 :: int(second)])
+
+
+def complete(job: Job, outputs: Path) -> bool:
+    """Whether a run is finished."""
+    return Run(outputs / "runs" / job.id).complete
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def measured() -> list[dict[str, Any]]:
+    """Processor seconds of single runs: measured.yaml."""
+    return list(read("measured.yaml")["runs"])
+
+
+def seconds(family: str, options: Sequence[str], quick: bool) -> float | None:
+    """Processor seconds that a run of a family took when it was measured; None where none like it was."""
+    given = dict(o.split("=", 1) for o in options if "=" in o)
+    for one in measured():
+        if one["family"] == family and one["quick"] == quick and one["editor"] == given.get("editor", one["default"]):
+            return float(one["seconds"])
+    return None
+
+
+def minutes(plans: Sequence[Plan]) -> float | None:
+    """Minutes that items take on WORKERS idle cores, runs that they share counted once; None where not measured."""
+    found: dict[str, float | None] = {}
+    for plan in plans:
+        for sweep in plan.sweeps:
+            own = plan.item.family.name
+            for job in grid([o for o in sweep if not _of_hydra(o)]):
+                key = " ".join(sorted(o for o in job if not o.startswith("experiment="))) + own
+                found[key] = seconds(own, job, plan.quick)
+    known = [value for value in found.values() if value is not None]
+    return None if len(known) < len(found) else sum(known) / WORKERS / 60
+
+
+# -- how far it is -----------------------------------------------------------------------------------------------------
+
+
+def folder(outputs: Path, item: Item) -> Path:
+    """Where a paper's figures, tables and notes lie."""
+    return outputs / "reproduce" / item.paper.name
+
+
+def note_plan(outputs: Path, plan: Plan, drawn: Sequence[Path] = ()) -> None:
+    """Keep what an item was last made from: it tells `--list` how far it is."""
+    file = folder(outputs, plan.item) / f"{plan.item.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    told = {
+        **{k: v for k, v in asdict(plan).items() if k != "item"},
+        "runs": [job.id for job in plan.jobs],
+        "drawn": [path.name for path in drawn],
+    }
+    write_text(file, json.dumps(told, indent=1))
+
+
+def state(outputs: Path, item: Item) -> str:
+    """`drawn`, `drawn (quick)`, `12 of 16 runs`, or `-` for one that was not begun."""
+    file = folder(outputs, item) / f"{item.name}.json"
+    if not file.is_file():
+        return "-"
+    told = json.loads(file.read_text())
+    quick = " (quick)" if told["quick"] else ""
+    if told["drawn"] and all((file.parent / name).is_file() for name in told["drawn"]):
+        return f"drawn{quick}"
+    done = sum(Run(outputs / "runs" / name).complete for name in told["runs"])
+    missing = len(told["runs"]) - done
+    return f"{missing} of {len(told['runs'])} runs missing{quick}" if missing else f"runs made, not drawn{quick}"
