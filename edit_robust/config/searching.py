@@ -84,7 +84,8 @@ class SearchSweeper(Sweeper):
 def space_of(overrides: Sequence[str]) -> tuple[dict[str, Span | tuple[Any, ...]], list[str]]:
     """Options of the command line -> those that are searched, and the others as they are. The last word counts.
 
-    interval(a,b): numbers, integers where both are; tag(log,interval(a,b)): by their logarithm; range(a,b,step); a,b,c.
+    interval(a,b): numbers; int(interval(a,b)): whole ones; tag(log,interval(a,b)): by their logarithm; range(a,b,step);
+    a,b,c.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -96,10 +96,15 @@ def choices(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "run": run.id,
             **{part: _name_of(run.config.get(part)) for part in _PARTS},
-            **{key: one.get(key) for key in shown},
+            **{key: _single(one.get(key)) for key in shown},
         }
         for run, one in zip(runs, flat, strict=True)
     ]
+
+
+def _single(value: Any) -> Any:
+    """A list of one thing is that thing: most edits are made in one layer."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _told(key: str) -> bool:
