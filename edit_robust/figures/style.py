@@ -260,6 +260,14 @@ def save(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     return written
 
 
+def svg(figure: Figure) -> str:
+    """The figure as an SVG file with its words as text and nothing behind it, for a page that may be light or dark."""
+    buffer = BytesIO()
+    with matplotlib.rc_context({**RC, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return buffer.getvalue().decode("utf-8")
+
+
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG file."""
     buffer = BytesIO()

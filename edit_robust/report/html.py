@@ -1,25 +1,38 @@
-"""One self-contained page about one or several runs: what was run, what came out, what the numbers mean."""
+"""One self-contained page about one or several runs: what was run, what came out, what the numbers mean.
+
+The page loads nothing: styles, figures (vectors), pictures and the few lines of script stand within it, and without the
+script everything is shown. `page/` works out its parts, `report.html.j2` puts them in order.
+"""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from edit_robust.figures import ALL, Module, applies, style, suited
+from edit_robust.evaluate.collapse import STICKS_OUT
+from edit_robust.figures import ALL, Module, applies, suited
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import APART, Group, flatten, groups
 from edit_robust.report import claims_language, claims_patching
 from edit_robust.report.claims import shown
 from edit_robust.report.glossary import explained
 from edit_robust.report.grid import columns_of, grid, side_by_side
+from edit_robust.report.numbers import amount, finite, share
+from edit_robust.report.page import room
+from edit_robust.report.page.cost import cost_of, environment
+from edit_robust.report.page.edits import chance, edits_of, examples_of
+from edit_robust.report.page.flips import Album, gallery
+from edit_robust.report.page.questions import answers
+from edit_robust.report.page.vectors import picture
 from edit_robust.report.sentence import verdict
 from edit_robust.report.signs import signs_shown
 from edit_robust.report.status import status_of
-from edit_robust.report.tables_language import tables
+from edit_robust.report.tables_language import Table, tables
+from edit_robust.runs.files import read_json
 
 TEMPLATE = "report.html.j2"
 #: Up to so many runs are shown unfolded.
@@ -29,33 +42,63 @@ OPEN = 3
 def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) -> Path:
     """Write the page about these runs to `out` (a file, or a folder that gets `report.html`); gives back its path.
 
-    drawn: a folder with figures of these very runs as they are now; they are not drawn again.
+    drawn: a folder with figures of these very runs as they are now, of which those in SVG are not drawn again.
     """
     path = out if out.suffix in (".html", ".htm") else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
+    labels = {run.run_id: label_of(group, run) for group in groups(runs) for run in group.runs}
+    space = room.of(len(runs))
+    album = Album(space.pictures)
+    sections = [section(run, labels[run.run_id], space, album) for run in runs]
+    figures = [drawing(module, suited(module, runs), drawn) for module in ALL if applies(module, runs)]
+    below = all_tables(runs)
+    glossary = explained(column.key for run in runs for column in columns_of(run) if column.value is not None)
+    page = environment_of_templates().get_template(TEMPLATE)
+    text = page.render(
+        title=title_of(runs),
+        runs=sections,
+        several=len(runs) > 1,
+        unfolded=len(runs) <= OPEN,
+        overview=overview(runs, labels) if len(runs) > 1 else None,
+        figures=figures,
+        tables=below,
+        glossary=glossary,
+        album=album.sources(),
+        contents=contents(sections, figures, below, glossary),
+        sticks_out=f"{STICKS_OUT:g}",
+        style=within("style.css"),
+        script=within("script.js"),
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def environment_of_templates() -> Environment:
+    """Templates with the filters that they use."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    labels = {run.run_id: label_of(group, run) for group in groups(runs) for run in group.runs}
-    sections = [section(run, labels[run.run_id]) for run in runs]
-    told = [claims_patching.shown(runs), claims_language.shown(runs)]
-    page = environment.get_template(TEMPLATE).render(
-        title=title_of(runs),
-        runs=sections,
-        unfolded=len(runs) <= OPEN,
-        overview=overview(runs, labels) if len(runs) > 1 else None,
-        figures=[inline(module, suited(module, runs), drawn) for module in ALL if applies(module, runs)],
-        glossary=explained(column.key for run in runs for column in columns_of(run) if column.value is not None),
-        claims=shown(runs),
-        signs=signs_shown(runs),
-        tables=[*tables(runs), *(table for table in told if table is not None)],
+    made.filters |= {"code": code, "chance": chance, "amount": amount, "share": share}
+    return made
+
+
+def within(name: str) -> Markup:
+    """A file of the page's own, as it stands."""
+    return Markup((Path(__file__).parent / "page" / name).read_text(encoding="utf-8").strip())
+
+
+def code(text: str) -> Markup:
+    """Plain words with `commands` in them."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return Markup.escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(p) if i % 2 else Markup.escape(p) for i, p in enumerate(parts)
     )
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def title_of(runs: Sequence[RunData]) -> str:
@@ -82,16 +125,51 @@ def label_of(group: Group, run: RunData) -> str:
     return ", ".join([group.label, *repeats])
 
 
-def section(run: RunData, label: str) -> dict[str, Any]:
-    """All that the page says about one run."""
-    return {
+def contents(
+    sections: Sequence[Mapping[str, Any]], figures: Sequence[Any], below: Sequence[Table], glossary: Sequence[Any]
+) -> list[tuple[str, str]]:
+    """(name, words) of the page's parts that are there."""
+    if len(sections) == 1:
+        words = {"numbers": "The numbers", "figures": "Figures", "edits": "Edit by edit", "images": "Image by image"}
+        words |= {"corruptions": "Under each corruption", "details": "Cost, environment, command"}
+        there = {*sections[0]["parts"], *(["figures"] if figures else [])}
+        found = [(name, text) for name, text in words.items() if name in there]
+    elif sections:
+        found = [("overview", "All runs"), *([("figures", "Figures")] if figures else [])]
+    else:
+        return []
+    found += [(f"table-{table.name}", table.title) for table in below]
+    found += [("runs", "Run by run")] if len(sections) > 1 else []
+    return [*found, *([("glossary", "What the numbers mean")] if glossary else [])]
+
+
+def section(run: RunData, label: str, space: room.Room, album: Album) -> dict[str, Any]:
+    """All that the page says about one run. `parts`: names of what there is something of."""
+    status = read_json(run.path / "status.json") if run.path is not None else {}
+    told = status_of(run)
+    examples = examples_of(run)
+    edits = edits_of(run, examples, space.edits)
+    seen = gallery(run, album, space.flips)
+    found: dict[str, Any] = {
         "id": run.run_id,
         "label": label,
-        "verdict": verdict(run.summary, run.config),
+        "state": told["state"],
+        "error": told.get("error", ""),
+        "verdict": verdict(run.summary, run.config).replace(" %", "\u00a0%"),
+        "answers": answers(run, examples, status, edits),
         "grid": grid(columns_of(run), full=True),
-        "status": status_of(run),
+        "edits": edits,
+        "sets": seen.sets() if seen else [],
+        "corruptions": seen.corruptions() if seen else [],
+        "many_requests": (finite(run.summary, "n_requests") or 1) > 1,
+        "cost": cost_of(status, finite(run.summary, "n_edits") or finite(run.summary, "n_requests")),
+        "environment": environment(status, told.get("data", "")),
+        "command": str(status.get("command", "")),
         "config": outline({key: value for key, value in run.config.items() if key not in APART}),
     }
+    there = {"numbers": bool(found["grid"].scores or found["grid"].others), "edits": found["edits"] is not None}
+    there |= {"images": bool(found["sets"]), "corruptions": bool(found["corruptions"]), "details": True}
+    return found | {"parts": [name for name, some in there.items() if some]}
 
 
 def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, Any]:
@@ -103,12 +181,23 @@ def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, An
     }
 
 
-def inline(module: Module, runs: Sequence[RunData], drawn: Path | None = None) -> dict[str, str]:
-    """A figure as a data address, with its title and how to read it; taken from the folder `drawn` if it is there."""
-    there = None if drawn is None else drawn / f"{module.NAME}.png"
-    picture = there.read_bytes() if there and there.exists() else style.png(module.draw(runs))
-    image = b64encode(picture).decode("ascii")
-    return {"name": module.NAME, "title": module.TITLE, "caption": module.CAPTION, "source": image}
+def all_tables(runs: Sequence[RunData]) -> list[Table]:
+    """Tables about several runs: editors side by side, autopsies, the papers' claims, warning signs."""
+    found = [*tables(runs), claims_patching.shown(runs), claims_language.shown(runs)]
+    if (told := shown(runs)) is not None:
+        title = "What the vision paper says, and what these runs show"
+        found.append(Table("claims", title, told["note"], told["columns"], told["lines"]))
+    if (signs := signs_shown(runs)) is not None:
+        title = "Which edits broke the model, and whether one could have known"
+        found.append(Table("signs", title, signs["note"], signs["columns"], signs["lines"]))
+    return [table for table in found if table is not None]
+
+
+def drawing(module: Module, runs: Sequence[RunData], drawn: Path | None = None) -> dict[str, Any]:
+    """A figure with its title and how to read it; taken from the folder `drawn` if it is there as SVG."""
+    there = None if drawn is None else drawn / f"{module.NAME}.svg"
+    shown_as = picture(module.draw(runs), module.NAME, f"{module.TITLE}. {module.CAPTION}", there)
+    return {"name": module.NAME, "title": module.TITLE, "caption": module.CAPTION, **shown_as}
 
 
 def outline(config: Mapping[str, Any], depth: int = 0) -> str:
