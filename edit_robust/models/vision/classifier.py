@@ -24,12 +24,12 @@ from edit_robust.models.base import Model
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.vision.anatomy import Block, Visit, find_blocks, visits
 from edit_robust.models.vision.checkpoints import weights_in
-from edit_robust.models.vision.edited_values import EditedValues, room
+from edit_robust.models.vision.edited_values import EditedValues, added_by, room
 from edit_robust.models.vision.fully_connected import run_as_linear
 from edit_robust.models.vision.judging import judge
 from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
-from edit_robust.models.vision.precision import flips, has_tf32, set_tf32
+from edit_robust.models.vision.precision import Quicker
 from edit_robust.models.vision.prefixes import Pending, Prefixes
 from edit_robust.models.vision.preprocessing import crop, in_words
 from edit_robust.models.vision.split import Features, SplitNetwork
@@ -58,6 +58,8 @@ class Classifier(Model):
     channels_last: how images lie in memory: quicker or slower, by network and machine; results differ by rounding.
     tf32:        TensorFloat-32 in products and convolutions on a GPU: quicker, but some answers change; the run's
                  status says how many. Off by default.
+    compile:     torch.compile on whole forward passes: of edits of the whole network, and of the plain path. What goes
+                 on from a layer runs as it is. Without a compiler it has no effect, and a warning says so.
     net:         a module of one's own that maps [n, 3, h, w] to logits [n, classes]. It is used itself, not a copy: put
                  into evaluation mode, moved to `device` and `dtype`, and its parameters require no gradients any more.
     factory:     the dotted name of a callable that returns such a module, called with `kwargs`.
@@ -83,6 +85,7 @@ class Classifier(Model):
         fast: bool = True,
         channels_last: bool = False,
         tf32: bool = False,
+        compile: Aside[bool] = False,
         batch_size: int = 64,
         net: nn.Module | None = None,
         factory: str | None = None,
@@ -101,11 +104,12 @@ class Classifier(Model):
         # Weights stay as they are: their matrices are views, which another format would turn into copies.
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self.progress, self.tf32 = silent, tf32
-        set_tf32(tf32)
+        self._quicker = Quicker(found.net, self.device, self.dtype, tf32, compile)
         check_weights(found.net)
         ready = found.net.to(self.device, self.dtype).eval().requires_grad_(False)
         if fast and self.device.type == "cpu":
             run_as_linear(ready)
+        self._quicker.ready(ready, self.name)
         self._order = self._calls(ready)
         self.n_classes = count_classes(ready, self.sample(2), self.name, n_classes)
         self.classes = _class_names(class_names, self.n_classes) or found.classes
@@ -210,7 +214,9 @@ class Classifier(Model):
     def split_at(self, module: str) -> SplitNetwork:
         """The network as what runs before a module, and the rest."""
         if module not in self._split:
-            split = SplitNetwork(self.net, self.net.get_submodule(module), self.sample(2), self.fast)
+            split = SplitNetwork(
+                self.net, self.net.get_submodule(module), self.sample(2), self.fast, self._quicker.compiled
+            )
             self._split[module] = split
             if self.fast and not split.fast:
                 log.warning(
@@ -236,13 +242,16 @@ class Classifier(Model):
 
     def normalise(self, pixels: Sequence[Pixels] | UInt8[np.ndarray, "n size size 3"]) -> Float[Tensor, "n 3 s s"]:
         """Cropped images as the network takes them."""
+        return self._normalised(pixels, self.dtype)
+
+    def _normalised(self, pixels: Sequence[Pixels] | UInt8[np.ndarray, "n s s 3"], dtype: torch.dtype) -> Tensor:
         x = torch.from_numpy(np.stack([*pixels]))
         if self.device.type == "cuda":  # the copy then runs beside what the device is at
             x = x.pin_memory()
         x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
-        return x.sub_(mean).div_(std).to(self.dtype, memory_format=self._format)
+        return x.sub_(mean).div_(std).to(dtype, memory_format=self._format)
 
     def see(self, images: Sequence[Pixels]) -> Float[Tensor, "n 3 s s"]:
         """Decoded images, cropped and normalised."""
@@ -251,7 +260,16 @@ class Classifier(Model):
     @torch.no_grad()
     def logits(self, x: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c"]:
         """The plain path: the whole network, as it stands."""
+        return torch.cat([self._whole(part) for part in x.split(self.batch_size)]).float()
+
+    @torch.no_grad()
+    def _uncompiled(self, x: Tensor) -> Tensor:
         return torch.cat([self.net(part) for part in x.split(self.batch_size)]).float()
+
+    @property
+    def _whole(self) -> Callable[[Tensor], Tensor]:
+        """The whole network; compiled where that was asked for."""
+        return self._quicker.compiled or self.net
 
     def sample(self, n: int) -> Float[Tensor, "n 3 s s"]:
         """Noise to try the network on; the same every time."""
@@ -259,17 +277,16 @@ class Classifier(Model):
         return noise.to(self.device, self.dtype)
 
     def precision_note(self, images: Callable[[], Sequence[Pixels]]) -> str | None:
-        """What `tf32` does to the answers of the model as it stands, in words; None where it was not asked for.
+        """What `dtype`, `tf32` and `compile` do to the answers of the model as it stands, in words; None where none of
+        them was asked for.
 
-        images: gives decoded images to try it on; not called where the option has no effect.
+        images: gives decoded images to try it on; not called where the options have no effect.
         """
-        if not self.tf32:
-            return None
-        if not has_tf32(self.device, self.dtype):
-            kind = str(self.dtype).removeprefix("torch.")
-            return f"tf32 was asked for, and has no effect: {self.device.type} computes in {kind}"
-        x = self.see(images())
-        return f"tf32 is on: {flips(lambda: self.logits(x))} of {len(x)} images are answered otherwise than in float32"
+
+        def see(dtype: torch.dtype) -> Tensor:
+            return self._normalised([self.crop(i) for i in images()], dtype)
+
+        return self._quicker.note(see, self._uncompiled, self.logits)
 
     judge = staticmethod(judge)
 
@@ -315,7 +332,7 @@ class Classifier(Model):
                     groups.setdefault(module, {}).setdefault(i, []).append(k)
                     start.setdefault(i, module)
         if len(start) < len(several):
-            logits = self.net(x).float()
+            logits = self._whole(x).float()
             for i in (i for i in range(len(several)) if i not in start):
                 pending.found[i] = [[logits for _ in alphas] for _, alphas in several[i]]
         for module, network, features in Prefixes(self, x, self._turn.__getitem__).at(list(groups)):
@@ -366,7 +383,7 @@ class Classifier(Model):
         added: dict[int, Tensor] = {}
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
-            added = {i: added[i] if i in added else _added(layer, lines[i][0], h, values) for i, _ in some}
+            added = {i: added[i] if i in added else added_by(layer, lines[i][0], h, values) for i, _ in some}
             out = torch.cat([unchanged + a * added[i] for i, a in some])
             logits = network.suffix(features.repeat(len(some)), out).float()
             for (i, _), one in zip(some, logits.split(len(features)), strict=True):
@@ -393,29 +410,6 @@ class Classifier(Model):
         finally:
             self._values = outer
             self.restore(before)
-
-
-def _added(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Tensor:
-    """What a change of a projection's weight and bias adds to its output."""
-    found = torch.zeros((), device=h.device, dtype=h.dtype)
-    for name in delta.terms:
-        change = values.change(delta, name, h)
-        if name == layer.weight_name:
-            found = found + apply(layer, layer.native(change), h)
-        else:
-            b = change.reshape(-1)
-            found = found + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
-    return found
-
-
-def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
-    """What a layer would give with another weight (in the weight's own shape) and no bias."""
-    m = layer.module
-    if isinstance(m, nn.Conv2d):
-        if m.padding_mode != "zeros":  # the module's own padding, with our weight
-            return m._conv_forward(h, weight, None)
-        return nn.functional.conv2d(h, weight, None, m.stride, m.padding, m.dilation, m.groups)
-    return nn.functional.linear(h, weight)
 
 
 def with_buffers(base: str, net: nn.Module) -> str:

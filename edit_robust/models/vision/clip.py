@@ -67,6 +67,7 @@ class Clip(Classifier):
         fast: bool = True,
         channels_last: bool = False,
         tf32: bool = False,
+        compile: Aside[bool] = False,
         batch_size: int = 64,
         train_head: bool = False,
         head_cache: Aside[str | None] = None,
@@ -85,7 +86,7 @@ class Clip(Classifier):
         net.pretrained_cfg = described  # type: ignore[assignment]
         super().__init__(
             name=found.name, net=net, layers=layers, dtype=dtype, device=device, fast=fast, channels_last=channels_last,
-            tf32=tf32, batch_size=batch_size,
+            tf32=tf32, compile=compile, batch_size=batch_size,
         )  # fmt: skip
         self.text, self.quick_gelu, self.classes = text, found.quick_gelu, classes
         self._columns: dict[Words, tuple[int, ...]] = {(classes, sentences): tuple(range(len(classes)))}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from edit_robust.core import Delta
+from edit_robust.core import Delta, Layer
 from edit_robust.core.editable import Editable
 
 #: Bytes of edited values that are kept from one batch of images to the next; on a GPU a share of what is free.
@@ -91,3 +91,26 @@ def room(device: torch.device) -> int:
     if device.type != "cuda":
         return KEPT_BYTES
     return int(KEPT_SHARE * torch.cuda.mem_get_info(device)[0])
+
+
+def added_by(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Tensor:
+    """What a change of a projection's weight and bias adds to its output."""
+    found = torch.zeros((), device=h.device, dtype=h.dtype)
+    for name in delta.terms:
+        change = values.change(delta, name, h)
+        if name == layer.weight_name:
+            found = found + apply(layer, layer.native(change), h)
+        else:
+            b = change.reshape(-1)
+            found = found + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
+    return found
+
+
+def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
+    """What a layer would give with another weight (in the weight's own shape) and no bias."""
+    m = layer.module
+    if isinstance(m, nn.Conv2d):
+        if m.padding_mode != "zeros":  # the module's own padding, with our weight
+            return m._conv_forward(h, weight, None)
+        return nn.functional.conv2d(h, weight, None, m.stride, m.padding, m.dilation, m.groups)
+    return nn.functional.linear(h, weight)

@@ -74,9 +74,18 @@ class SplitNetwork:
     sample: a batch of normalised images to learn the split from and to test it on.
     fast:   False makes the prefix empty, so that every suffix runs the whole network. As an attribute it says whether
             the network is split: it also becomes False where the halves do not give the whole network's logits.
+    whole:  runs the whole network where nothing is replaced in it, such as a compiled one.
     """
 
-    def __init__(self, net: nn.Module, module: nn.Module, sample: Float[Tensor, "n 3 h w"], fast: bool = True) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        module: nn.Module,
+        sample: Float[Tensor, "n 3 h w"],
+        fast: bool = True,
+        whole: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.whole = whole or net
         self.net, self.module, self.size = net, module, tuple(sample.shape[-2:])
         self._calls: list[tuple[nn.Module, int]] = []  # of the prefix: (module, how often it was called before)
         self._forms: list[tuple[list[torch.Size | None], TreeSpec]] = []  # shapes and structure of the calls' outputs
@@ -103,7 +112,8 @@ class SplitNetwork:
         with self._with_output(output), self._stop_after(until) as found:
             try:
                 if features.images is not None:
-                    return self.net(features.images)
+                    as_it_is = until is None and output is None  # no hook is on it, and no call is replaced
+                    return (self.whole if as_it_is else self.net)(features.images)
                 with self._replaced(features):
                     return self.net(self._placeholder(features))
             except _Stop:
