@@ -122,6 +122,9 @@ def phrase(name: str, value: Any) -> str:
         return ""
     if name.endswith(".name"):
         return str(value)
+    if name == "layer.index" and str(value).startswith("["):
+        several = str(value).strip("[]")
+        return f"{'layers' if ',' in several else 'layer'} {several}"
     word = WORDS.get(name, name.rpartition(".")[2].replace("_", " ").strip())
     return f"{word} {value:g}" if isinstance(value, float) else f"{word} {value}"
 

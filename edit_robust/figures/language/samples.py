@@ -116,13 +116,13 @@ def draw(runs: Sequence[RunData]) -> Figure:
     ]
     kept = [one for one in wanted if one[1] is not _downstream or any(len(downstream(run)) for run in runs)]
     figure, axes = style.panels(TITLE, len(kept), max(len(samples), 1), width=3.5, height=2.0)
-    for line, (words, put, percent) in zip(axes, kept, strict=True):
+    for number, (line, (words, put, percent)) in enumerate(zip(axes, kept, strict=True), 1):
         for ax, sample in zip(line, samples or [""], strict=True):
             for group in all_groups:
                 for run in (one for one in group.runs if sample_of(one) == sample):
                     put(ax, run, group)
             ax.set_title(f"{sample}: {words}" if sample and ax is line[0] else sample or words)
-            finish(ax, percent, line is axes[-1])
+            finish(ax, percent, number == len(kept))
         same_height(line, percent)
     style.legend(figure, legend_of(all_groups))
     return figure
