@@ -15,7 +15,7 @@ ABOUT = "libraries"
 PIP = "pip install -c constraints.txt"
 
 
-def libraries() -> Iterator[Finding]:
+def of_libraries() -> Iterator[Finding]:
     """Python, every requirement of this package, torch with torchvision, and CUDA."""
     yield python()
     yield from requirements()

@@ -17,7 +17,7 @@ LITTLE_MEMORY, SOME_MEMORY = 1.2e9, 4e9
 LITTLE_DISK, SOME_DISK = 1e8, 5e9
 
 
-def machine(outputs: Path) -> Iterator[Finding]:
+def of_machine(outputs: Path) -> Iterator[Finding]:
     """Threads, memory, disk."""
     yield threads()
     yield memory(available_memory())
