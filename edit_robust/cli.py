@@ -17,6 +17,7 @@ from edit_robust.verbs.evaluate import evaluate
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
 from edit_robust.verbs.findings import findings
+from edit_robust.verbs.report import report
 from edit_robust.verbs.reproduce import reproduce
 
 if TYPE_CHECKING:
@@ -126,27 +127,6 @@ def figure(
 
 
 @app.command()
-def report(
-    names: Names = None,
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file; outputs/report.html otherwise.")] = None,
-    claims: Annotated[
-        Path | None, typer.Option("--claims", help="Write the papers' claims alone, as a .md or .csv file.")
-    ] = None,
-    outputs: Outputs = Path("outputs"),
-) -> None:
-    """Write one self-contained HTML page about runs. Without a name: about all complete runs."""
-    from edit_robust.figures.frame import RunData
-    from edit_robust.report import write_report
-    from edit_robust.report.claim_files import write_claims
-
-    runs = [RunData.of(r) for r in found_runs(names, outputs)]
-    if claims is not None:
-        typer.echo(write_claims(runs, claims))
-    if claims is None or out is not None:
-        typer.echo(write_report(runs, out or outputs / "report.html"))
-
-
-@app.command()
 def autopsy(
     names: Names = None,
     outputs: Outputs = Path("outputs"),
@@ -177,6 +157,7 @@ app.command()(export)
 app.command()(apply)
 app.command()(compare)
 app.command()(doctor)
+app.command()(report)
 app.command(context_settings={"ignore_unknown_options": True})(estimate)
 app.command()(findings)
 app.command()(reproduce)
