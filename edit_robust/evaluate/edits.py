@@ -11,6 +11,7 @@ import pandas as pd
 from edit_robust.core.data import Column, Record
 from edit_robust.evaluate import columns_language as describe
 from edit_robust.evaluate.base import Measure, Measured, Results
+from edit_robust.evaluate.whereabouts import whereabouts
 
 if TYPE_CHECKING:
     from edit_robust.trajectories import Point
@@ -45,7 +46,7 @@ class Edits(Measure):
             values = pd.to_numeric(told[told.metric == metric].value)
             if len(values):
                 out[f"mean_{metric}"] = float(values.mean())
-        return [*describe.edits(out), *_guarded(told, records)]
+        return [*describe.edits(out), *_guarded(told, records), *whereabouts(records)]
 
 
 def _whole(records: pd.DataFrame) -> pd.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from edit_robust.exports.edited import Edited
 from edit_robust.models.base import Model
 from edit_robust.models.vision import scene_nets
 from edit_robust.models.vision.classifier import Classifier
+from edit_robust.models.vision.preprocessing import Preprocessing
 
 WEIGHTS, NETWORK = "model.safetensors", "network.py"
 SCENE_NET = "scene_net"  # what network.py calls the built-in architectures in timm's registry
@@ -55,9 +57,15 @@ def _data(model: Classifier) -> dict[str, Any]:
         "mean": how.mean,
         "std": how.std,
         "interpolation": how.interpolation,
-        "crop_pct": how.share or how.size / how.resize,
+        "crop_pct": _share(how),
         "crop_mode": how.mode,
     }
+
+
+def _share(how: Preprocessing) -> float:
+    """Share of a side that the crop shows, so that timm, which rounds size / share down, resizes to what we do."""
+    near = (how.share, how.size / how.resize, how.size / (how.resize + 0.5))
+    return next(s for s in near if s and math.floor(how.size / s) == how.resize)
 
 
 def _of_timm(model: Classifier, folder: Path) -> str:

@@ -24,6 +24,7 @@ from edit_robust.models.base import Generated
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.language import generation
 from edit_robust.models.language.anatomy import dissect
+from edit_robust.models.language.checkpoints import weights_in
 from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.entry import entry_for
@@ -93,6 +94,10 @@ class CausalLM(Decoder):
         self.abilities = find_abilities(self)
         if self.fast and (slower := self.abilities.warning()):
             log.warning("%s: %s", self.name, slower)
+
+    def weights_in(self, path: str) -> dict[str, Tensor]:
+        """Every parameter's value in a checkpoint of the same network; see `models.language.checkpoints`."""
+        return weights_in(self.net, path, self.name)
 
     # -- questions -------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def load_pretrained(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    source = _source(path)
+    source = source_of(path)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     net = _weights(path, source, dtype, device, device_map, common)
     check_weights(net)  # before anything is moved: packed and offloaded weights cannot be
@@ -40,18 +40,18 @@ def load_pretrained(
     return source, net, tokenizer
 
 
-def _source(path: str) -> str:
-    """The folder or hub id that a path means."""
+def source_of(path: str, option: str = "model.path") -> str:
+    """The folder or hub id that a path means. UserError, naming the option, where it can be neither."""
     from edit_robust.assets import asset_dir
 
     source = str(asset_dir(path.removeprefix("builtin:"))) if path.startswith("builtin:") else path
     here = Path(source).expanduser()
     if here.exists():
         if not (here / "config.json").is_file():
-            raise UserError(f"model.path={path} has no config.json: a folder in the Hugging Face format is needed")
+            raise UserError(f"{option}={path} has no config.json: a folder in the Hugging Face format is needed")
         return str(here)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"model.path={path} does not exist")
+        raise UserError(f"{option}={path} does not exist")
     return source
 
 

@@ -90,7 +90,7 @@ class ClipSource:
             quick = self._activation(config, state, about, path)
             config = self._as_made(config, quick)
             clip = self._made(config)
-            _fill(clip, state, path, self.name, resize=self.input_size is not None)
+            fill(clip, state, path, self.name, resize=self.input_size is not None)
         tokenizer = self._tokenizer_by_name(self.name, config)
         return Loaded(clip, tokenizer, _preprocessing(clip, about), self.name, quick, config=config)
 
@@ -171,7 +171,7 @@ class ClipSource:
         quick = True if self.quick_gelu is None else self.quick_gelu
         config = self._as_made(formats.openai_config(state), quick)
         clip = self._made(config)
-        _fill(clip, state, path, path.stem, resize=self.input_size is not None)
+        fill(clip, state, path, path.stem, resize=self.input_size is not None)
         tokenizer = open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"])
         return Loaded(clip, tokenizer, _preprocessing(clip, {}), path.stem, quick, config=config)
 
@@ -191,7 +191,7 @@ class ClipSource:
         model = self._as_made(model, quick)
         clip, stem = self._made(model), config.get("stem")
         add_stem(clip, stem)
-        _fill(clip, formats.read_state(path), path, name, resize=self.input_size is not None)
+        fill(clip, formats.read_state(path), path, name, resize=self.input_size is not None)
         words = (tuple(config["classes"]), tuple(config["templates"])) if "classes" in config else None
         tokenizer = _tokenizer_in(folder, model["text_cfg"])
         how, files = _preprocessing(clip, config.get("preprocess_cfg", {})), _tokenizer_files(folder, model["text_cfg"])
@@ -204,7 +204,7 @@ class ClipSource:
         name = self.name or folder.name
         model = self._as_made(model, quick)
         clip = self._made(model)
-        _fill(clip, formats.hugging_face_state(folder), folder, name, resize=self.input_size is not None)
+        fill(clip, formats.hugging_face_state(folder), folder, name, resize=self.input_size is not None)
         tokenizer = formats.hugging_face_tokenizer(folder, model["text_cfg"]["context_length"])
         model["text_cfg"]["hf_tokenizer_name"] = name  # of which open_clip reads the files in the folder
         how, files = _preprocessing(clip, preprocess), _tokenizer_files(folder, model["text_cfg"])
@@ -234,7 +234,7 @@ class ClipSource:
             raise UserError(f"{self.name or self.path} cannot be made: {' '.join(str(e).split())[:160]}") from e
 
 
-def _fill(clip: Any, state: dict[str, Any], path: Path, name: str, resize: bool) -> None:
+def fill(clip: Any, state: dict[str, Any], path: Path, name: str, resize: bool) -> None:
     """Put a checkpoint's tensors into the network, whichever of open_clip's forms they have."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
