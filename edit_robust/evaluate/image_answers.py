@@ -22,8 +22,9 @@ from edit_robust.core.options import Aside
 from edit_robust.evaluate import columns_images as describe
 from edit_robust.evaluate.answer_store import AnswerStore, Group, Keep, PointAnswers, answer_bytes
 from edit_robust.evaluate.base import Measure, Measured, Needs, Results, Setting
+from edit_robust.evaluate.chosen_alpha import HELD_OUT
 from edit_robust.evaluate.image_gallery import Gallery
-from edit_robust.evaluate.image_keepsakes import keep_reference, keep_triples
+from edit_robust.evaluate.image_keepsakes import keep_classes, keep_flips, keep_reference, keep_triples
 from edit_robust.evaluate.image_numbers import IMAGENET, numbers
 from edit_robust.evaluate.image_pass import Lines, Party, answer_all, missing
 from edit_robust.evaluate.image_shards import SHARD_BYTES, shard_size
@@ -93,6 +94,7 @@ class ImageAnswers(Measure):
         if not done:
             keep_triples(setting.run.path, self.requests, self.model)
             keep_reference(setting.run.path, setting.task)
+            keep_classes(setting.run.path, setting.task, self.sets, self.model)
 
     def examples(self) -> list[dict[str, Any]]:
         return self.gallery.examples()
@@ -158,8 +160,21 @@ class ImageAnswers(Measure):
         for waiting in self._waiting:
             answers = PointAnswers(store, self._parts(waiting.point.step, group))
             measured.append(Measured(list(self._records(waiting.point, store, answers)), answers))
+        keep_flips(self.setting.run.path, self._flips(store, group), self.model)
         self._waiting, self._answered = [], None
         return measured
+
+    def _flips(self, store: AnswerStore, group: Group) -> Iterator[tuple[ImageSet, np.ndarray, np.ndarray]]:
+        """(set, right before, right now) without corruption, at the kept points of the whole edit; the newest first."""
+        edited = [w.point for w in self._waiting if w.point.step]
+        whole = max((p.alpha for p in edited if p.alpha <= 1), default=max((p.alpha for p in edited), default=0.0))
+        for point in reversed([p for p in edited if p.alpha == whole]):
+            parts = self._parts(point.step, group)
+            for images in self.sets:
+                key = (images.probe, images.request, images.shift, 0)
+                place = parts.get("|".join(str(k) for k in key))
+                if place is not None and key in self._before and images.probe not in HELD_OUT:
+                    yield images, self._before[key], store.right(*place)
 
     def _party(self, n: int) -> Party:
         """The kept points as they are answered, in shards of n images; where they are what an earlier process left of

@@ -23,7 +23,7 @@ from edit_robust.report.glossary import explained
 from edit_robust.report.grid import columns_of, grid, side_by_side
 from edit_robust.report.numbers import amount, finite, share
 from edit_robust.report.page import room
-from edit_robust.report.page.cost import cost_of, environment
+from edit_robust.report.page.cost import commands, cost_of, environment
 from edit_robust.report.page.edits import chance, edits_of, examples_of
 from edit_robust.report.page.flips import Album, gallery
 from edit_robust.report.page.questions import answers
@@ -82,7 +82,7 @@ def environment_of_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"code": code, "chance": chance, "amount": amount, "share": share}
+    made.filters |= {"code": code, "wide": wide, "chance": chance, "amount": amount, "share": share}
     return made
 
 
@@ -93,12 +93,17 @@ def within(name: str) -> Markup:
 
 def code(text: str) -> Markup:
     """Plain words with `commands` in them."""
-    parts = text.split("`")
+    parts = text.replace(" %", "\u00a0%").split("`")
     if len(parts) % 2 == 0:
-        return Markup.escape(text)
+        return Markup.escape(text.replace(" %", "\u00a0%"))
     return Markup("").join(
         Markup("<code>{}</code>").format(p) if i % 2 else Markup.escape(p) for i, p in enumerate(parts)
     )
+
+
+def wide(heading: str) -> str:
+    """The class of a heading: long ones take more room, so that they do not become towers."""
+    return "wide" if len(heading) > 14 else ""
 
 
 def title_of(runs: Sequence[RunData]) -> str:
@@ -164,7 +169,7 @@ def section(run: RunData, label: str, space: room.Room, album: Album) -> dict[st
         "many_requests": (finite(run.summary, "n_requests") or 1) > 1,
         "cost": cost_of(status, finite(run.summary, "n_edits") or finite(run.summary, "n_requests")),
         "environment": environment(status, told.get("data", "")),
-        "command": str(status.get("command", "")),
+        **dict(zip(("command", "of_sweep"), commands(run.path, status), strict=True)),
         "config": outline({key: value for key, value in run.config.items() if key not in APART}),
     }
     there = {"numbers": bool(found["grid"].scores or found["grid"].others), "edits": found["edits"] is not None}

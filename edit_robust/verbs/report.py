@@ -18,9 +18,9 @@ def report(
     ] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:
-    """Write one self-contained HTML page about runs, a sweep, or all runs of a folder. Without a name: all complete ones.
+    """Write one self-contained HTML page about runs, a sweep or a folder of runs. Without a name: all complete runs.
 
-    It says what was edited, whether it took and held, what else broke, when and by which edit, with every figure, every
+    It says what was edited, whether it took and held, what else broke, when and by which edit, with figures, every
     edit and image, the cost and the command; it opens anywhere, loads nothing, and can be sent and printed.
     """
     from edit_robust.figures.frame import RunData

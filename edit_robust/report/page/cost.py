@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edit_robust.report.numbers import span
+from edit_robust.runs.files import read_json
 
 #: What each phase does, in the order in which they come.
 PHASES = {
@@ -88,6 +92,22 @@ def environment(status: Mapping[str, Any], data: str = "") -> list[tuple[str, st
     if status.get("resumed"):
         found.append(("gone on with", f"{status['resumed']} times"))
     return [(name, value) for name, value in found if value]
+
+
+def commands(path: Path | None, status: Mapping[str, Any]) -> tuple[str, str]:
+    """(the command that makes this run alone, the command of the sweep that it was a job of or "").
+
+    path: of the run, beside whose folder the journals of sweeps lie.
+    """
+    said = str(status.get("command", ""))
+    if path is None:
+        return said, ""
+    for file in sorted((path.parent.parent / "sweeps").glob("*.json")):
+        for job in read_json(file).get("jobs") or ():
+            if job.get("run") == path.name:
+                own = [shlex.quote(o) for o in job.get("overrides") or () if not o.lstrip("+~").startswith("hydra")]
+                return " ".join(["edit-robust run", *re.findall(r"--config-dir[= ]\S+", said), *own]), said
+    return said, ""
 
 
 def text(value: Any) -> str:

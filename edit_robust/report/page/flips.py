@@ -136,10 +136,13 @@ class Gallery:
         probe, request, shift, _ = key
         kept = self._pictures.get(f"{probe}|{request}|{shift}|{row}")
         name = self._names.get((probe, request, shift), {}).get(row, str(row))
-        first, last = (self.reader_predictions(s)[key][0][row] for s in (0, step))
-        is_now = self.run.right(step)[key][row]
-        truth = self._class(last if is_now else first)
-        words = f"{truth}: taken for {self._class(first if is_now else last)} {'before' if is_now else 'now'}"
+        first, last = (self._predicted(s).get(key) for s in (0, step))
+        words = ""
+        if first is not None and last is not None:
+            right, wrong = first[0][row], last[0][row]
+            if gained := bool(self.run.right(step)[key][row]):
+                right, wrong = wrong, right
+            words = f"{self._class(right)}: taken for {self._class(wrong)} {'before' if gained else 'now'}"
         n, was, now = self._shifted(key, step, row) if shift == "none" else (0, 0, 0)
         return Flip(name, self.album.add(kept) if kept else None, words, was, now, n)
 
@@ -149,7 +152,7 @@ class Gallery:
         was, now = (sum(bool(self.run.right(s)[k][row]) for k in same) for s in (0, step))
         return len(same), was, now
 
-    def reader_predictions(self, step: int) -> Mapping[Key, tuple[np.ndarray, np.ndarray]]:
+    def _predicted(self, step: int) -> Mapping[Key, tuple[np.ndarray, np.ndarray]]:
         """Predicted classes at a step, read once."""
         if step not in self._predictions:
             self._predictions[step] = self.reader.predictions(step)
