@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edit_robust.completion import complete_listed, complete_override
 from edit_robust.messages import exit_code, explain
 from edit_robust.verbs.apply import apply
+from edit_robust.verbs.collect import collect
 from edit_robust.verbs.compare import compare
 from edit_robust.verbs.doctor import doctor
 from edit_robust.verbs.estimate import estimate
-from edit_robust.verbs.collect import collect
 from edit_robust.verbs.evaluate import evaluate
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
@@ -29,19 +30,22 @@ app = typer.Typer(
     help="Edit a neural network and measure what the edit broke.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
-def run(ctx: typer.Context) -> None:
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="GROUP=CHOICE or GROUP.OPTION=VALUE.", autocompletion=complete_override)
+    ] = None,
+) -> None:
     """Run an experiment: `edit-robust run editor=rome model=gptj`; -m for a sweep; --help and --cfg job are Hydra's."""
     from edit_robust.config.launch import main as hydra_main
 
     try:
-        failures = hydra_main(ctx.args)
+        failures = hydra_main(overrides or [])
     except KeyboardInterrupt as e:  # Typer would end without a word
         explain(e)
         raise SystemExit(exit_code(e)) from None
@@ -50,7 +54,11 @@ def run(ctx: typer.Context) -> None:
 
 
 @app.command()
-def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`.")] = None) -> None:
+def check(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="As for `run`.", autocompletion=complete_override)
+    ] = None,
+) -> None:
     """Check a config without loading a weight: names, types, files."""
     from edit_robust.config.check import check as check_config
     from edit_robust.config.compose import compose, jobs
@@ -66,7 +74,12 @@ def check(overrides: Annotated[list[str] | None, typer.Argument(help="As for `ru
 
 @app.command()
 def ls(
-    what: Annotated[str, typer.Argument(help="models, editors, tasks, measures, layers, corruptions, runs, ...")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="models, editors, tasks, measures, layers, corruptions, runs, ...", autocompletion=complete_listed
+        ),
+    ],
     outputs: Outputs = Path("outputs"),
 ) -> None:
     """List what there is to choose from, or the runs so far."""

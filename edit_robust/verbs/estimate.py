@@ -6,9 +6,14 @@ from typing import Annotated
 
 import typer
 
+from edit_robust.completion import complete_override
+
 
 def estimate(
-    overrides: Annotated[list[str] | None, typer.Argument(help="As for `run`; a sweep's jobs are added up.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="As for `run`; a sweep's jobs are added up.", autocompletion=complete_override),
+    ] = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Values with commas make a sweep.")] = False,
     config_dir: Annotated[str | None, typer.Option("--config-dir", help="A folder with configs of one's own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON: bytes and seconds.")] = False,

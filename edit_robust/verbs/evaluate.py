@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from edit_robust.completion import complete_question
 from edit_robust.verbs.finding import Outputs
 
 
 def evaluate(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Finished runs, or patterns of their names.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Finished runs, or patterns of their names.", autocompletion=complete_question
+        ),
+    ],
     config_dir: Annotated[str | None, typer.Option("--config-dir", help="A folder with configs of one's own.")] = None,
     outputs: Outputs = Path("outputs"),
 ) -> None:

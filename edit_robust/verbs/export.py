@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from edit_robust.completion import complete_run
 from edit_robust.verbs.finding import Outputs
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="A run whose edits stand in one model.")],
+    name: Annotated[str, typer.Argument(help="A run whose edits stand in one model.", autocompletion=complete_run)],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     to: Annotated[
         str | None,

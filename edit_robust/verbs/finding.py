@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edit_robust.completion import complete_run
+
 if TYPE_CHECKING:
     from edit_robust.runs.reader import Run
 
 Outputs = Annotated[Path, typer.Option("--outputs", help="The outputs folder.")]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Runs (the beginning or end of an id, a pattern), sweeps, or folders with runs."),
+    typer.Argument(
+        help="Runs (the beginning or end of an id, a pattern), sweeps, or folders with runs.",
+        autocompletion=complete_run,
+    ),
 ]
 
 

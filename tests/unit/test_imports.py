@@ -70,21 +70,10 @@ def test_a_planted_circle_of_rooms_is_found(tmp_path: Path) -> None:
 
 #: From the ground up: a room imports only from rooms that stand before it here.
 ORDER = [
-    *(
-        "core",
-        "assets",
-        "shifts",
-        "tasks",
-        "models",
-        "editors",
-        "trajectories",
-        "checkpoint_walk",
-        "runs",
-        "evaluate",
-        "trackers",
-    ),
+    *("core", "assets", "shifts", "tasks", "models", "editors", "trajectories", "checkpoint_walk", "runs"),
+    *("evaluate", "trackers"),
     *("figures", "report", "messages", "runner", "revisit", "sweeps", "config", "exports", "autopsy", "estimate"),
-    *("doctor", "reproduce", "verbs", "cli"),
+    *("doctor", "completion", "reproduce", "verbs", "cli"),
 ]
 
 
