@@ -110,9 +110,10 @@ class SweepLauncher(Launcher):
         from edit_robust.config.outcomes import COMMAND, FAILURES, failure, journal
         from edit_robust.core.threads import given_threads
         from edit_robust.messages import Ui
-        from edit_robust.sweeps.schedule import run_jobs, told
+        from edit_robust.sweeps.schedule import check_retries, run_jobs, told
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
+        check_retries(self.retries)
         setup_globals()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         environment = {**given_threads(), "HYDRA_FULL_ERROR": "1"}

@@ -32,8 +32,7 @@ def run_jobs(
     say: is told what a person should know at once.   ended: is given every outcome when it is known.
     Raises UserError for negative retries.
     """
-    if retries < 0:
-        raise UserError(f"hydra.launcher.retries={retries} must be 0 or more")
+    check_retries(retries)
     waiting, tries, found = deque(jobs), Counter[int](), dict[int, Outcome]()
     later: list[tuple[float, Job]] = []
     told: set[int] = set()
@@ -68,6 +67,12 @@ def run_jobs(
     finally:
         pool.close(now=not orderly)
     return [found[job.number] for job in jobs]
+
+
+def check_retries(retries: int) -> None:
+    """Raises UserError for a negative number."""
+    if retries < 0:
+        raise UserError(f"hydra.launcher.retries={retries} must be 0 or more")
 
 
 def _outcome(job: Job, answer: Reply | Lost, tries: int) -> Outcome:

@@ -126,14 +126,14 @@ class Submitted:
             return [Lost(f"its process was killed; its log is {handle.paths.stderr}")] * n
         try:
             return list(handle.result())
+        except FailedJobError as e:  # one of the next, too
+            last = str(e).strip().splitlines()
+            error = next((line for line in reversed(last) if "Error" in line), last[0])
+            return [Reply("failed", error=f"{error}; its log is {handle.paths.stderr}", code=1)] * n
         except UncompletedJobError:
             word = str(handle.state).partition(" ")[0].rstrip("+")
             why = STATES.get(word, f"it ended without an answer ({word.lower()})")
             return [Lost(f"{why}; its log is {handle.paths.stderr}")] * n
-        except FailedJobError as e:
-            last = str(e).strip().splitlines()
-            error = next((line for line in reversed(last) if "Error" in line), last[0])
-            return [Reply("failed", error=f"{error}; its log is {handle.paths.stderr}", code=1)] * n
 
     def close(self, now: bool) -> None:
         """Jobs of a cluster go on by themselves: the command, given again, finds what they have done."""
