@@ -90,7 +90,7 @@ class Made:
         }
         for net, more in TIMM.items():
             size = [*more, "model.path=random", "model.n_classes=16", "model.resize_size=48", "layer.index=1"]
-            nets[net] = ["model=timm", f"model.name={net}", *size, *TRAINED]
+            nets[net] = ["model=timm", f"model.name={net}", *size, *TRAINED, "editor.lr=1.0"]
         for name, given in nets.items():
             found = run([*given, *override(SCENES, f"paths.outputs={self.place / 'outputs'}")])
             self.runs[name] = found
