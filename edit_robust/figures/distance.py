@@ -56,6 +56,9 @@ def draw(runs: Sequence[RunData]) -> Figure:
         if not style.empty(ax):
             style.count_axis(ax, "number of edits in the model")
             if wide(ax):
+                for one in ax.lines:  # the unedited model has not moved: no place on a logarithmic axis
+                    moved = np.asarray(one.get_ydata(), dtype=float)
+                    one.set_ydata(np.where(moved > 0, moved, np.nan))
                 ax.set_title(f"{title} (log axis)" if "log" not in title else title)
                 style.log_axis(ax)
             elif metric == "drift_fro":
@@ -71,7 +74,8 @@ def draw(runs: Sequence[RunData]) -> Figure:
             color, dash = look(len(all_groups), 0, place)
             shape = marks(len(order), place)
             layers.append(style.handle(short[layer], color if alone else style.GREY, linestyle=dash, **shape))
-    style.legend(figure, [*colors, *layers, *style.band_handle(len(group.runs) for group in all_groups)])
+    length = 3.8 if marks(len(order), 0) else 2.4  # a marker must not hide what dash it stands on
+    style.legend(figure, [*colors, *layers, *style.band_handle(len(group.runs) for group in all_groups)], length)
     return figure
 
 

@@ -210,8 +210,8 @@ def band_handle(runs: Iterable[int]) -> list[Patch]:
     return [Patch(color=GREY, alpha=0.25, linewidth=0, label=words)]
 
 
-def legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend below all panels, in as many columns as the width allows."""
+def legend(figure: Figure, handles: Sequence[Any], handlelength: float = 2.4) -> None:
+    """One legend below all panels, in as many columns as the width allows. handlelength: of its lines, in letters."""
     if not handles:
         return
     lengths = [len(str(one.get_label())) for one in handles]
@@ -219,7 +219,7 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
     columns = next(fitting, 1)
     height = -(-len(handles) // columns) * 0.2
     figure.set_figheight(figure.get_figheight() + height)
-    figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, handlelength=2.4)
+    figure.legend(handles=list(handles), loc="outside lower left", ncols=columns, handlelength=handlelength)
 
 
 def width_of(lengths: Sequence[int], columns: int) -> float:

@@ -54,7 +54,7 @@ def ours(one: Published, runs: Sequence[RunData], verdicts: Mapping[str, str]) -
     kind, _, rest = one.here.partition(":")
     if kind == "claim":
         return verdicts.get(rest, UNKNOWN)
-    return KINDS[kind](runs, *rest.split(":")) or UNKNOWN
+    return KINDS[kind](runs, *(rest.split(":") if rest else ())) or UNKNOWN
 
 
 def of_editor(runs: Sequence[RunData], editor: str) -> list[RunData]:

@@ -38,8 +38,8 @@ class Wish:
         """How each item is to be made. Raises UserError for what there is not."""
         if self.scale not in SCALES:
             raise UserError(f"--scale {self.scale}: {nearest(self.scale, SCALES, 'scales')}")
-        wanted = [name for name in self.names if "=" not in name]
-        given = tuple(name for name in self.names if "=" in name)
+        wanted = [name for name in self.names if not _is_option(name)]
+        given = tuple(name for name in self.names if _is_option(name))
         if not wanted:
             raise UserError("say what to reproduce: PAPER, PAPER/FIGURE or all (`edit-robust reproduce --list`)")
         for option in given:
@@ -48,6 +48,11 @@ class Wish:
         if self.quick and self.scale == PAPER:
             raise UserError("--quick is of the built-in scale; of the paper's take a part: --part 1/16")
         return [Plan(item, self.scale, self.quick, given, self.data) for item in chosen(wanted)]
+
+
+def _is_option(text: str) -> bool:
+    """Whether a word of the command line is an option of runs: `task.order=0`, `~measure.text-shifts`."""
+    return "=" in text or text[:1] in ("~", "+")
 
 
 def show_list(names: Sequence[str], outputs: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Job:
-    """One run. id: its folder's name.   options: of `edit-robust run`.   sweep: which command line it is part of."""
+    """One run. options: of `edit-robust run`.   sweep: the command line it is part of.   name: its id, where known."""
 
-    id: str
     options: tuple[str, ...]
-    sweep: Sweep
+    sweep: Sweep = ()
+    name: str = ""
+
+    @cached_property
+    def id(self) -> str:
+        """The name of its folder. Where it is not known yet its config is composed: a tenth of a second."""
+        return self.name or id_of(self.options)
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Plan:
 
     @property
     def jobs(self) -> list[Job]:
-        """Every run, each once, in the order in which they are made. Composes each config: a tenth of a second each."""
-        return list({job.id: job for sweep in self.sweeps for job in jobs_of(sweep)}.values())
+        """Every run, each once, in the order in which they are made."""
+        return _each_once((job for sweep in self.sweeps for job in jobs_of(sweep)), self.scale)
 
     @property
     def note(self) -> str:
@@ -57,7 +62,7 @@ class Plan:
 @cache
 def jobs_of(sweep: Sweep) -> tuple[Job, ...]:
     """The runs of one command line."""
-    return tuple(Job(id_of(job), tuple(job), sweep) for job in grid([o for o in sweep if not _of_hydra(o)]))
+    return tuple(Job(tuple(job), sweep) for job in grid([o for o in sweep if not _of_hydra(o)]))
 
 
 def _of_hydra(option: str) -> bool:
@@ -67,7 +72,15 @@ def _of_hydra(option: str) -> bool:
 
 def union(plans: Iterable[Plan]) -> list[Job]:
     """The runs of several items, each once: what figures share is made once."""
-    return list({job.id: job for plan in plans for job in plan.jobs}.values())
+    plans = list(plans)
+    scale = plans[0].scale if plans else BUILTIN
+    return _each_once((job for plan in plans for job in plan.jobs), scale)
+
+
+def _each_once(jobs: Iterable[Job], scale: str) -> list[Job]:
+    """Each run once. Built-in figures name the same run by different experiments; those of the papers' grids do not,
+    and need not be composed to be told apart."""
+    return list({(job.id if scale == BUILTIN else job.options): job for job in jobs}.values())
 
 
 def part_of(jobs: Sequence[Job], part: str) -> list[Job]:
