@@ -40,7 +40,7 @@ class HydraTask:
     folder: str
 
     def __call__(self, job: Job, lent: Lent) -> Reply:
-        os.environ.update({**lent.environment, **self.environment})
+        os.environ.update({**lent.environment, **self.environment, "TTY_COMPATIBLE": "0"})  # no bars across each other
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
         if self.folder not in sys.path:
