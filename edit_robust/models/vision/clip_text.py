@@ -56,9 +56,17 @@ class TextTower:
             with atomic_path(path) as temporary:  # two processes write the same
                 save_file({"head": self._made(ids, len(class_names)).cpu().contiguous()}, temporary)
         try:
-            return load_file(path)["head"].to(self._device)
+            head = load_file(path)["head"]
         except (SafetensorError, OSError, KeyError) as e:
             raise UserError(f"the stored head {path} cannot be read ({e}); delete it to compute it again") from e
+        projection = getattr(self.clip, "text_projection", None)
+        width = projection.shape[1] if isinstance(projection, Tensor) else None
+        if head.dim() != 2 or len(head) != len(class_names) or (width is not None and head.shape[1] != width):
+            raise UserError(
+                f"the stored head {path} is {list(head.shape)}, that of another model or of other words: "
+                f"{len(class_names)} classes{'' if width is None else f' x {width}'} are needed; delete it"
+            )
+        return head.to(self._device)
 
     @property
     def _device(self) -> torch.device:

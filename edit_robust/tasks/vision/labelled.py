@@ -5,8 +5,8 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -52,7 +52,8 @@ class LabelledImages(ABC):
     n_original: images of the original task to judge by (None: 256 scenes, or all photographs).
     natural, n_natural: shifts of the original task, see `SceneWorldTask` and `Originals`.
     corrupt: what becomes of a file that cannot be read: `refuse` ends the run where it is met; `skip` opens every file
-        before the run begins, and leaves out those that cannot be read, with a warning that names the first.
+        before the run begins, the original task's too, and leaves out those that cannot be read, with a warning that
+        names the first.
     """
 
     gives: ClassVar[type[Request]] = ImageRequest
@@ -170,10 +171,16 @@ class LabelledImages(ABC):
 
     def image_sets(self, requests: Sequence[Request]) -> list[ImageSet]:
         """The original task's images, this task's, shifts of the original; then both tasks' held-out images."""
-        first, *natural = self._original.sets()
+        first, *natural = self._original_sets
         found = [first, *([self.judged()] if requests else []), *natural]
         held = self.held_out() if requests else []
-        return [*found, *held, *(self._original.held_out() if held else [])]
+        theirs = self._original.held_out() if held else []
+        return [*found, *held, *(readable_set(x) if self.corrupt == "skip" else x for x in theirs)]
+
+    @cached_property
+    def _original_sets(self) -> list[ImageSet]:
+        """The original task's images and its shifts, without files that cannot be read where that was asked for."""
+        return [readable_set(x) if self.corrupt == "skip" else x for x in self._original.sets()]
 
     def moment_images(self) -> ImageSet:
         """Images of the original task for second moments."""
@@ -204,14 +211,34 @@ def with_test(every: Listing, test: Listing, n_held_out: int, seed: int) -> Spli
 
 def readable(listing: Listing) -> Listing:
     """The images of a listing that can be read; all of them are opened. A warning names the first of the others."""
+    return listing.take(_rows(len(listing), lambda i: listing.load(listing.ids[i]), listing.where))
+
+
+def readable_set(images: ImageSet) -> ImageSet:
+    """The images of a set that can be read; as `readable`."""
+    rows = _rows(len(images), images.load, images.source or images.probe)
+    if len(rows) == len(images):
+        return images
+    clean = images.clean
+    return replace(
+        images,
+        ids=tuple(images.ids[i] for i in rows),
+        labels=np.asarray(images.labels)[rows],
+        load=lambda i: images.load(rows[i]),
+        clean=None if clean is None else lambda i: clean(rows[i]),
+    )
+
+
+def _rows(n: int, load: Callable[[int], object], where: str) -> list[int]:
+    """Which of n images can be read."""
     kept, bad = [], list[str]()
-    for i, name in enumerate(listing.ids):
+    for i in range(n):
         try:
-            listing.load(name)
+            load(i)
         except UserError as error:
             bad.append(str(error))
         else:
             kept.append(i)
     if bad:
-        log.warning("%s: %d images are left out: %s", listing.where, len(bad), bad[0])
-    return listing.take(kept)
+        log.warning("%s: %d images are left out: %s", where, len(bad), bad[0])
+    return kept
