@@ -37,9 +37,8 @@ def moved(net: nn.Module, seed: int = 5, size: float = 0.1) -> nn.Module:
         for k, v in other.state_dict().items():
             if v.is_floating_point():
                 noise = torch.randn(v.shape, generator=generator) * size
-                v.mul_(1 + noise.abs()) if k.endswith("running_var") else v.add_(
-                    noise * (v.std() if v.dim() > 1 else 1)
-                )
+                scale = float(v.std()) if v.dim() > 1 else 1.0
+                v.mul_(1 + noise.abs()) if k.endswith("running_var") else v.add_(noise * (scale or 1.0))
     return other
 
 
