@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,21 +39,88 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="cyan")
 
 
+#: Seconds of work before a log file gets its first line about it, and about work within other work; then between lines.
+FIRST, WITHIN, BETWEEN = 2.0, 10.0, (10.0, 30.0, 60.0)
+
+
+class _Lines:
+    """Progress for a log file: whole lines, seldom, with rate and remaining time; at the end how long it took."""
+
+    def __init__(self, title: str, total: int, say: Callable[[str], None], first: float) -> None:
+        self.title, self.total, self.say = title, total, say
+        self.done, self.told = 0, 0
+        self.start = time.monotonic()
+        self.due = self.start + first
+        self.before: tuple[float, int] | None = None  # when the first step ended: what was done already counts for none
+
+    def advance(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        if self.before is None:
+            self.before = (now, self.done) if now - self.start < 0.1 else (self.start, 0)
+        if now < self.due or self.done >= self.total:
+            return
+        self.due = now + BETWEEN[min(self.told, len(BETWEEN) - 1)]
+        self.told += 1
+        since, already = self.before
+        rate = (self.done - already) / max(now - since, 1e-9)
+        left = f", {_span((self.total - self.done) / rate)} left" if rate > 0 else ""
+        self.say(f"{self.title}: {self.done} of {self.total}, {_rate(rate)}{left}")
+
+    def end(self) -> None:
+        took = time.monotonic() - self.start
+        if self.told or took > FIRST * 5:
+            self.say(f"{self.title}: {self.done} of {self.total} in {_span(took)}")
+
+
+def _rate(speed: float) -> str:
+    if speed <= 0:
+        return "none yet"
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+
+
+def _span(seconds: float) -> str:
+    """12 s, 4 min 05 s, 2 h 13 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 class Ui:
-    """Progress bars and messages on stderr; nothing but the bars' last state when it is not a terminal."""
+    """Progress and messages on stderr: bars in a terminal; in a file now and then a line, once work takes long."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._progress: Progress | None = None
+        self._depth = 0
 
     def say(self, message: str) -> None:
         self.console.print(message, markup=False, soft_wrap=True)
 
     @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Work that cannot be counted: a moving bar, or in a file a line behind it where it took over two seconds."""
+        if self.console.is_terminal and self._progress is None:
+            with self.console.status(title):
+                yield
+            return
+        start = time.monotonic()
+        yield
+        if (took := time.monotonic() - start) > FIRST and not self.console.is_terminal:
+            self.say(f"{title}: {_span(took)}")
+
+    @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Advance]:
-        """A bar with rate and remaining time. Bars may be nested."""
+        """A bar with rate and remaining time, or lines of a log. Bars may be nested."""
         if not self.console.is_terminal:
-            yield lambda n: None
+            lines = _Lines(title, total, self.say, WITHIN if self._depth else FIRST)
+            self._depth += 1
+            try:
+                yield lines.advance
+                lines.end()
+            finally:
+                self._depth -= 1
             return
         outer = self._progress
         bars = outer or Progress(

@@ -75,14 +75,16 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
             ui.say(f"Versions have changed since this run began: {'; '.join(folder.versions_changed)}")
         _walk(experiment, folder, tracker, ui)
         summary = _summarise(experiment, folder)
-        tracker.finish(summary, _draw(folder) if experiment.figures else [])
+        with ui.waiting("drawing figures"):
+            drawn = _draw(folder) if experiment.figures else []
+        tracker.finish(summary, drawn)
     run = Run(path.resolve())
     if experiment.figures:
         from edit_robust.figures.frame import RunData
         from edit_robust.report import write_report
 
-        # now that the status says complete
-        write_report([RunData.of(run)], run.path / "report.html", run.path / "figures")
+        with ui.waiting("writing the report"):  # now that the status says complete
+            write_report([RunData.of(run)], run.path / "report.html", run.path / "figures")
     return run
 
 
@@ -91,7 +93,7 @@ def _walk(experiment: Experiment, folder: RunFolder, tracker: Tracker, ui: Ui) -
     editor, trajectory, task = experiment.editor, experiment.trajectory, experiment.task
     requests = task.requests()
     _fill_a_batch(trajectory, len(requests), task.name)
-    with folder.phase("load"):
+    with folder.phase("load"), ui.waiting("loading the model"):
         model = experiment.model()
     model.progress = ui.progress
     threads = experiment.threads.use(model.useful_threads)
