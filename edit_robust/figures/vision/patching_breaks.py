@@ -37,7 +37,9 @@ CAPTION = (
     "fastest. Means over seeds, single seeds pale; what never falls has no mark. (The vision paper asks where on the "
     "line accuracy breaks, and leaves it open.)"
 )
-MARKS = {"gives_way": ("|", 15), "falls": ("v", 7), "learns": ("^", 7)}
+MARKS = {"gives_way": ("|", 16), "falls": ("v", 7), "learns": ("^", 7)}
+#: How far below its row a mark stands, so that marks of one alpha can be told apart.
+BELOW = {"gives_way": 0.0, "falls": 0.16, "learns": -0.16}
 
 
 def wants(run: RunData) -> bool:
@@ -101,11 +103,11 @@ def draw(runs: Sequence[RunData]) -> Figure:
 def _mark(ax: Axes, rows: pd.DataFrame, y: float, color: str) -> None:
     """One place's marks: a mean, and single runs where there are several."""
     for name, (marker, size) in MARKS.items():
-        values = rows[name].dropna().to_numpy(dtype=float)
+        values, at = rows[name].dropna().to_numpy(dtype=float), y + BELOW[name]
         look: dict[str, Any] = {"marker": marker, "color": color, "linestyle": "none", "markeredgewidth": 1.8}
         if marker != "|":
             look["markeredgewidth"] = 0.0
         if len(values) > 1:
-            ax.plot(values, np.full(len(values), y), alpha=0.3, markersize=0.75 * size, **look)
+            ax.plot(values, np.full(len(values), at), alpha=0.3, markersize=0.75 * size, **look)
         if len(values):
-            ax.plot([values.mean()], [y], markersize=size, **look)
+            ax.plot([values.mean()], [at], markersize=size, **look)

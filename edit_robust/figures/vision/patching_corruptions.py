@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
@@ -58,6 +59,8 @@ def draw_blocks(runs: Sequence[RunData], title: str, x: str, across: str) -> Fig
                 continue
             rows = some[some.corruption == names[place]]
             draw_panel(ax, rows, x, "accuracy", drawn)
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.set_title(words(names[place]), fontsize=9.5)
             if place % ncols == 0:
                 ax.set_ylabel(f"{panel_title(panel, some)}\nseverity {severity}", fontsize=8.5)

@@ -26,4 +26,4 @@ CAPTION = (
 @style.styled
 def draw(runs: Sequence[RunData]) -> Figure:
     """Accuracy under each corruption against the taught task's."""
-    return draw_blocks(runs, TITLE, "task", "the taught task")
+    return draw_blocks(runs, TITLE, "task", "the taught task, %")

@@ -39,10 +39,11 @@ CAPTION = (
     "unedited weights (0, star) to the fine-tuned ones (1, large dot); coloured where a single layer was trained, "
     "black where the whole image tower was. Where the curve falls, the edit costs more out of distribution than its "
     "loss of clean accuracy explains. Grey: how sure the line is, its 95 % bootstrap band over reference models. Bars "
-    "at alpha 1: 95 % t intervals over seeds, of one seed over images (Clopper-Pearson). A row a shift, a column a "
-    "task."
+    "beside alpha 1: 95 % t intervals over seeds, below three of them over images (Clopper-Pearson). A row a shift, a "
+    "column a task."
 )
 MODELS = 3  # that a line needs at least
+SEEDS = 3  # of two the t interval is too wide to tell anything
 
 
 def rho(rows: pd.DataFrame, fit: Fit) -> pd.DataFrame:
@@ -75,24 +76,32 @@ def draw(runs: Sequence[RunData]) -> Figure:
         for j, panel in enumerate(panels):
             ax = axes[i][j]
             rows = rho(table[(table.panel == panel) & (table.kind == kind)], fit)
-            for place, look in drawn.items():
-                curve(ax, rows[rows.place == place], look)
+            for number, (place, look) in enumerate(drawn.items()):
+                curve(ax, rows[rows.place == place], look, 0.02 * (number + 1))
             if style.empty(ax):
                 continue
             baseline(ax, rows, some, fit)
             points_axis(ax, f"rho, {in_words(kind)}" if j == 0 else "")
             ax.yaxis.label.set_fontsize(9)
             ax.set_xlabel("alpha")
-            title = panel_title(panel, rows)
-            beyond = rows.original.max() > some.clean.max() or rows.original.min() < some.clean.min()
-            reach = f"{100 * some.clean.min():.0f} to {100 * some.clean.max():.0f} %"
-            ax.set_title(f"{title} (beyond the line's models, {reach})" if beyond else title, fontsize=9.5)
+            if i == 0:
+                ax.set_title(panel_title(panel, rows), fontsize=10)
+            _reach(ax, rows, some)
     legend(figure, drawn)
     return figure
 
 
-def curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """The mean over runs of rho along alpha in percentage points, with an interval at the whole edit."""
+def _reach(ax: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
+    """Says so where curves leave the clean accuracies between which the line was drawn."""
+    low, high = float(models.clean.min()), float(models.clean.max())
+    if float(rows.original.max()) > high or float(rows.original.min()) < low:
+        text = f"clean accuracy goes beyond the line's\nmodels ({100 * low:.1f} to {100 * high:.1f} %)"
+        ax.text(0.02, 0.02, text, transform=ax.transAxes, fontsize=7.5, color=style.GREY)
+
+
+def curve(ax: Axes, rows: pd.DataFrame, look: Look, beside: float = 0.0) -> None:
+    """The mean over runs of rho along alpha in percentage points, with an interval at the whole edit, drawn a little
+    beside it so that those of several curves can be told apart."""
     if rows.empty:
         return
     mean = 100 * rows.groupby("alpha")[["rho"]].mean().sort_index()
@@ -108,17 +117,18 @@ def curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
     error = [[max(middle - 100 * low, 0.0)], [max(100 * high - middle, 0.0)]]
     look_: dict[str, Any] = {"fmt": "none", "ecolor": look.color, "elinewidth": 1.0, "capsize": 2.5}
     if np.isfinite(low) and np.isfinite(high):
-        ax.errorbar([1.0], [middle], error, **look_)
+        ax.errorbar([1.0 + beside], [middle], error, **look_)
 
 
 def interval(ends: pd.DataFrame) -> tuple[float, float]:
-    """Of rho at the whole edit: a t interval over seeds, each seed's runs averaged; of one seed over its images."""
-    _, low, high = clustered_mean(ends.rho.to_numpy(dtype=float), list(ends.seed.astype(str)))
-    if np.isfinite(low):
+    """Of rho at the whole edit: from SEEDS seeds on a t interval over seeds, each seed's runs averaged; of fewer over
+    the images of one of them, about the mean."""
+    if ends.seed.nunique() >= SEEDS:
+        _, low, high = clustered_mean(ends.rho.to_numpy(dtype=float), list(ends.seed.astype(str)))
         return low, high
-    one = ends.iloc[0]
-    low, high = clopper_pearson(float(one.accuracy * one.n), int(one.n))
-    return low - float(one.accuracy - one.rho), high - float(one.accuracy - one.rho)
+    accuracy, line = float(ends.accuracy.mean()), float((ends.accuracy - ends.rho).mean())
+    low, high = clopper_pearson(accuracy * int(ends.n.iloc[0]), int(ends.n.iloc[0]))
+    return low - line, high - line
 
 
 def baseline(ax: Axes, rows: pd.DataFrame, models: pd.DataFrame, fit: Fit) -> None:
