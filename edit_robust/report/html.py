@@ -46,7 +46,7 @@ def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) 
     """
     path = out if out.suffix in (".html", ".htm") else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    labels = {run.run_id: label_of(group, run) for group in groups(runs) for run in group.runs}
+    labels = labels_of(runs)
     space = room.of(len(runs))
     album = Album(space.pictures)
     sections = [section(run, labels[run.run_id], space, album) for run in runs]
@@ -114,6 +114,13 @@ def title_of(runs: Sequence[RunData]) -> str:
         if names:
             parts.append(", ".join(names[:4]) + (", ..." if len(names) > 4 else ""))
     return " · ".join(parts) or "Edited models"
+
+
+def labels_of(runs: Sequence[RunData]) -> dict[str, str]:
+    """Run -> what it is called on the page; runs that nothing tells apart are called by their ids, too."""
+    found = {run.run_id: label_of(group, run) for group in groups(runs) for run in group.runs}
+    names = list(found.values())
+    return {run: f"{name} ({run})" if names.count(name) > 1 else name for run, name in found.items()}
 
 
 def label_of(group: Group, run: RunData) -> str:
