@@ -122,3 +122,28 @@ def test_a_refused_edit_adds_nothing(tmp_path: Path) -> None:
     for wrong in ({"density": 0.0}, {"depth_low": float("nan")}, {"alphas": []}, {"alphas": [float("nan")]}):
         with pytest.raises(UserError, match="trajectory"):
             Combine(**wrong)  # type: ignore[arg-type]
+
+
+def test_lines_of_a_single_edit_scale_it_by_depth(tmp_path: Path) -> None:
+    """LiNeS along alpha of one edit: what a first block learnt is walked half as far as what the last one did."""
+    m, task = tiny_classifier("vit"), TinyTask(n=1)
+    editor = Paint(lr=1e-3, warmup=1, epochs=2, batch_size=2)
+    state = editor.prepare(m, [m.layer_at(1).name], task, Workspace(tmp_path))
+    (request,), names = task.requests(), state.changes(m)
+    made = editor.edit(m, [request], state).delta
+    deep, before = m.depths(names), {n: m.param(n).clone() for n in names}
+
+    class One(Memory):
+        def independent(self, steps: Any, make: Any) -> Any:
+            return make()
+
+    for method in ("task-arithmetic", "ties"):
+        walk = Combine(method=method, density=1.0, alphas=[0.5, 1.0], depth_low=0.5)  # type: ignore[arg-type]
+        seen = 0
+        for point in walk.walk(m, editor, state, [request], One()):
+            seen += 1
+            for n in names if point.step else ():
+                change = made.terms[n].dense().reshape(before[n].shape)
+                wanted = before[n] + point.alpha * (0.5 + 0.5 * deep[n]) * change
+                assert torch.allclose(m.param(n), wanted, atol=1e-6), (method, n)
+        assert seen == 3 and all(torch.equal(m.param(n), before[n]) for n in names)
