@@ -85,7 +85,7 @@ class Submitted:
         try:
             self.executor = submitit.AutoExecutor(folder, cluster, **{f"{cluster}_max_num_timeout": max_num_timeout})
             self.executor.update_parameters(**given)
-        except (RuntimeError, ValueError, TypeError, NameError) as e:
+        except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as e:
             raise UserError(f"hydra/launcher=submitit_{cluster}: {' '.join(str(e).split())[:300]}") from e
 
     def room(self) -> int:

@@ -86,6 +86,23 @@ def test_a_killed_process_costs_its_own_job_alone(pool: Callable[[], Pool], tmp_
     assert len(said) == 2 and all("begun again" in line for line in said)
 
 
+@pytest.mark.slow
+def test_a_job_whose_time_is_over_is_queued_again_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+
+    def slow_once(job: Job, lent: Lent) -> Reply:
+        with (tmp_path / "calls").open("a") as f:
+            f.write("x")
+        if (tmp_path / "calls").read_text() == "x":
+            time.sleep(SECONDS)
+        return Reply("done", lent.cores)
+
+    made = Submitted("local", str(tmp_path / "%j"), {"timeout_min": 1}, [Lent(2)], max_num_timeout=3)
+    made.executor._executor.parameters["signal_delay_s"] = 50  # told after ten seconds of its minute
+    (found,) = run_jobs(JOBS[:1], slow_once, made, retries=0)
+    assert (found.state, found.value, found.tries) == ("done", 2, 1) and (tmp_path / "calls").read_text() == "xx"
+
+
 def test_processes_are_lent_what_they_compute_with(tmp_path: Path) -> None:
     pytest.importorskip("joblib", reason="joblib is not installed")
 
@@ -177,6 +194,7 @@ def test_jobs_that_share_a_gpu_of_slurm(slurm: Path, tmp_path: Path) -> None:
     [
         (partial(Submitted, "slurm", "x", {}, LENT), "srun"),
         (partial(Submitted, "local", "x", {"nodez": 2}, LENT), "nodez"),
+        (partial(Submitted, "local", "x", {"timeout_min": 0.5}, LENT), "timeout_min"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_line(
