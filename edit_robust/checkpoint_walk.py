@@ -26,11 +26,11 @@ class Staged(Protocol):
 class Checkpoints:
     """From the unedited model to each of the editor's checkpoints in turn, each change from the one before.
 
-    of: the checkpoints (`${editor.path}`), of which the walk's length follows.
+    of: the editor's checkpoints (its option `path`), of which the walk's length follows.
     """
 
-    def __init__(self, of: DataFile | list[DataFile], name: str = "checkpoints") -> None:
-        self.name, self.n = name, 1 if isinstance(of, str) else len(of)
+    def __init__(self, of: DataFile | list[DataFile] | None = None, name: str = "checkpoints") -> None:
+        self.name, self.n = name, len(of) if isinstance(of, list) else 1
 
     def points(self, n: int) -> int:
         """One a checkpoint, and the unedited model."""

@@ -21,6 +21,7 @@ NEEDED = {
     "model=timm": ["model.name=timm"],
     "model=torchvision": ["model.name=torchvision"],
     "model=module": ["model.factory=torchvision.models.resnet18", "model.name=module"],
+    "editor=checkpoint": ["editor.path=FOLDER"],
     "task=facts": ["task.path=FILE"],
     "task=mnist": ["task.path=FOLDER"],
     "task=svhn": ["task.path=FOLDER"],

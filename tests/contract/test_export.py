@@ -1,4 +1,4 @@
-"""What exports hold and what they refuse: parts of a walk, adapters of all kinds of layers, one model's changes only."""
+"""What exports hold and what they refuse: parts of a walk, adapters of all kinds of layers."""
 
 from __future__ import annotations
 
