@@ -31,7 +31,9 @@ class Paper:
 
 @dataclass(frozen=True)
 class Family:
-    """What items share. quick: options in the place of a sweep's own.   quick_words: what these leave.
+    """What items share. quick: options of a quick look, after a sweep's experiment and before what else it says.
+
+    quick_words: what these leave.
 
     paper: the sweeps on the paper's own models; {data} stands for the folder with the data.
     """
@@ -70,7 +72,7 @@ class Item:
         """The command lines of `edit-robust run` that it needs."""
         if scale == PAPER:
             return tuple(tuple(o.replace("{data}", data) for o in one) for one in self.family.paper)
-        return tuple((*one, *self.family.quick) for one in self.builtin) if quick else self.builtin
+        return tuple((*one[:1], *self.family.quick, *one[1:]) for one in self.builtin) if quick else self.builtin
 
 
 def read(name: str) -> Any:

@@ -108,26 +108,36 @@ def measured() -> list[dict[str, Any]]:
     return list(read("measured.yaml")["runs"])
 
 
-def seconds(family: str, options: Sequence[str], quick: bool) -> float | None:
-    """Processor seconds that a run of a family took when it was measured; None where none like it was."""
-    given = dict(o.split("=", 1) for o in options if "=" in o)
-    for one in measured():
-        if one["family"] == family and one["quick"] == quick and one["editor"] == given.get("editor", one["default"]):
-            return float(one["seconds"])
-    return None
+def seconds(family: str, options: Sequence[str], quick: bool) -> dict[str, Any] | None:
+    """What is known of the processor seconds of a family's run with these options; None: none like it was timed."""
+    editor = dict(o.split("=", 1) for o in options if "=" in o).get("editor")
+    own = [one for one in measured() if (one["family"], one["quick"]) == (family, quick)]
+    found = [one for one in own if one["editor"] == editor or (editor is None and one.get("default"))]
+    return found[0] if found else None
 
 
 def minutes(plans: Sequence[Plan]) -> float | None:
-    """Minutes that items take on WORKERS idle cores, runs that they share counted once; None where not measured."""
-    found: dict[str, float | None] = {}
+    """Minutes that items take on WORKERS idle cores, runs that they share counted once; None where not timed.
+
+    What a model needs once (`once`, MEND's training) counts once a model.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
     for plan in plans:
+        own = plan.item.family.name
         for sweep in plan.sweeps:
-            own = plan.item.family.name
             for job in grid([o for o in sweep if not _of_hydra(o)]):
-                key = " ".join(sorted(o for o in job if not o.startswith("experiment="))) + own
+                key = " ".join(sorted(o for o in job if not o.startswith("experiment="))) + f" {own}"
                 found[key] = seconds(own, job, plan.quick)
-    known = [value for value in found.values() if value is not None]
-    return None if len(known) < len(found) else sum(known) / WORKERS / 60
+    if None in found.values():
+        return None
+    once = {
+        (one["editor"], next((o for o in key.split() if o.startswith("model=")), "")): float(one["once"])
+        for key, one in found.items()
+        if one and "once" in one
+    }
+    autopsies = float(read("measured.yaml")["autopsies"][plans[0].quick]) if any(p.item.autopsy for p in plans) else 0.0
+    total = sum(float(one["seconds"]) for one in found.values() if one) + sum(once.values()) + autopsies
+    return total / WORKERS / 60
 
 
 # -- how far it is -----------------------------------------------------------------------------------------------------
