@@ -122,6 +122,7 @@ def test_an_adapter_is_merged(
             torch.testing.assert_close(model.param(k).detach(), p.detach(), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_walk_along_a_training_run(
     checkpoint: Folder, tiny_model: Model, facts: Path, tmp_path: Path, task: SmallTask, work: Workspace
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_walk_along_a_training_run(
         made(tiny_model("gpt2"), [str(p) for p in along], work, task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trajectory", ["interpolate", "batch"])
 def test_other_walks(trajectory: str, checkpoint: Folder, tiny_model: Model, facts: Path, tmp_path: Path) -> None:
     source = checkpoint("gpt2")

@@ -76,6 +76,7 @@ def test_a_file_of_another_network_of_the_kind(
     assert edit.info[0]["changed_parameters"] == len(list(model.net.parameters()))
 
 
+@pytest.mark.slow
 def test_folders_of_timm_and_an_adapter(tmp_path: Path, work: Workspace) -> None:
     from peft import LoraConfig, get_peft_model
 

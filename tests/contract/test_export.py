@@ -45,6 +45,7 @@ def of(model: Any, terms: dict[str, Any]) -> Edited:
     return Edited(model, model.base, before, {}, 1.0, 1, {}, made=delta)
 
 
+@pytest.mark.slow
 def test_parts_of_a_walk(run: Run, tiny_model: Model, tmp_path: Path) -> None:
     """Half of the change, the first two edits, and more than all of it; the same from a change in a file."""
     whole, first = run.delta(), Delta.chain(run.deltas()[:2])
@@ -70,6 +71,7 @@ def test_parts_of_a_walk(run: Run, tiny_model: Model, tmp_path: Path) -> None:
     assert edited(run, upto=4).model.position == edited(run).model.position
 
 
+@pytest.mark.slow
 def test_what_is_refused(run: Run, tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
     for given, said in (
         ({"to": "hff"}, 'there is no such format; did you mean "hf"'),
@@ -104,6 +106,7 @@ def test_what_is_refused(run: Run, tmp_path: Path, checkpoint: Callable[[str], P
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line(run: Run, say: CommandLine, tmp_path: Path) -> None:
     said = say("export", str(run.path), "adapter", "--to", "peft", "--rank", "1")
     assert said.code == 0 and "cut to rank 1: relative error" in said.out and "adapter (peft)" in said.out
@@ -136,6 +139,7 @@ def test_a_collapsed_model_is_marked(run: Run, tmp_path: Path, monkeypatch: pyte
     assert "**Warning: the model has collapsed.**" in (tmp_path / "broken" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_dense_changes(checkpoint: Callable[[str], Path], tiny_model: Model, facts: Path, tmp_path: Path) -> None:
     """Fine-tuning: whole matrices are refused for an adapter unless they may be cut; steps between were not kept."""
     given = options(checkpoint("gpt2"), facts, tmp_path / "outputs", "ft")
