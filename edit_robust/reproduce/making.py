@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,7 +90,19 @@ def made(plan: Plan, outputs: Path) -> Made:
     """The runs of an item as they are now."""
     jobs = plan.jobs
     done = [Run((outputs / "runs" / job.id).resolve()) for job in jobs if complete(job, outputs)]
-    return Made(plan, tuple(RunData.of(run) for run in done), len(jobs) - len(done))
+    return Made(plan, tuple(_read(run.path, _stamp(run.path)) for run in done), len(jobs) - len(done))
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, stamp: tuple[int, ...]) -> RunData:
+    """A run with its records: items that share it read it once. stamp: see `_stamp`; another one reads it again."""
+    return RunData.of(Run(path))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """When what a run holds was last changed."""
+    files = (path / name for name in ("records.jsonl", "summary.json", "autopsy.json"))
+    return tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
 
 
 def examine(plans: Sequence[Plan], outputs: Path, say: Say) -> None:

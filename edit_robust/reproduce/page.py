@@ -6,12 +6,14 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edit_robust.core.files import write_text
 from edit_robust.figures import by_name
+from edit_robust.figures.frame import RunData
 from edit_robust.report.findings import catalogue, findings, verdicts
 from edit_robust.report.tables_language import Table
 from edit_robust.reproduce.catalogue import HERE, PAPER, Item, Paper, items
@@ -65,7 +67,7 @@ def kept(item: Item, outputs: Path) -> Plan | None:
 
 def _section(plan: Plan, outputs: Path) -> Section:
     item, found = plan.item, made(plan, outputs)
-    told = verdicts(findings(found.runs))
+    told = _verdicts(found.runs)
     own = [(claim.says, told[claim.name]) for claim in catalogue() if claim.name in item.claims]
     place = folder(outputs, item)
     pictures = []
@@ -85,6 +87,12 @@ def _section(plan: Plan, outputs: Path) -> Section:
         missing=found.missing,
         minutes=spent(found),
     )
+
+
+@lru_cache(maxsize=64)
+def _verdicts(runs: tuple[RunData, ...]) -> dict[str, str]:
+    """The verdict of every finding by these runs; items that share all their runs ask once."""
+    return verdicts(findings(runs))
 
 
 def command(plan: Plan) -> str:
