@@ -9,14 +9,14 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check bench assets figures clean
+.PHONY: help run test test-fast check bench assets figures leaderboard docs clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,joblib]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs,joblib]"
 	touch $@
 
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
@@ -61,6 +61,16 @@ assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 
 figures: $(READY) ## List the documentation's figures with the commands behind them; ARGS="scaling" makes one (hours)
 	$(BIN)/python scripts/make_doc_figures.py $(ARGS)
+
+leaderboard: $(READY) ## Run all editors on both built-in worlds and write docs/leaderboard.md (about half an hour of one core)
+	for world in facts scenes; do \
+		$(BIN)/edit-robust run experiment=leaderboard-$$world tracker=none figures=false paths.outputs=outputs/leaderboard || exit 1; \
+	done
+	$(BIN)/python scripts/make_leaderboard.py $(ARGS)
+
+docs: $(READY) ## Build the documentation's site in build/site; nothing is fetched, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 clean: ## Remove caches and builds; runs and the environment stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -52,6 +52,8 @@ class Image:
 
 
 MADE = {
+    "leaderboard-facts": Image(script="scripts/make_leaderboard.py"),
+    "leaderboard-scenes": Image(script="scripts/make_leaderboard.py"),
     "collapse": Image("collapse", "forgetting"),
     "editors": Image("editors", "editors"),
     "scaling": Image("forgetting-claims", "scaling"),

@@ -21,6 +21,8 @@ def notes(found: Board) -> list[str]:
     """How to read it."""
     ratio = [m.short for m in found.metrics if m.ratio]
     more = [f"Differences of {', '.join(ratio)} are ratios."] if ratio else []
+    if any(mark.value[1] == mark.value[2] for entry in found.entries for mark in entry.marks.values()):
+        more.append("Where all of them agree an interval has no width: that is no proof.")
     return [" ".join([NOTE.format(n=found.n, units=found.units), *more, *found.notes])]
 
 
@@ -44,6 +46,9 @@ def full(mark: Mark, one: Metric) -> str:
     mean, low, high = mark.value
     text = number(mean, one)
     if math.isfinite(low):
+        top = {"percent": 100.0, "share": 1.0}.get(one.unit)
+        if top is not None and one.better > 0:  # a t interval knows no bounds
+            low, high = max(low, 0.0), min(high, top)
         text += f" [{number(low, one)}, {number(high, one)}]"
     return text + (f" ({rank_text(mark.rank)})" if mark.rank else "")
 
