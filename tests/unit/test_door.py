@@ -30,9 +30,7 @@ def test_every_page_can_be_reached() -> None:
     assert {Path(link).name for link in links(ROOT / "README.md") if link.startswith("docs/")} >= pages
     for page in (ROOT / "docs").glob("*.md"):
         last = page.read_text(encoding="utf-8").rstrip().split("\n\n")[-1]
-        assert (
-            last.startswith("See also: ") and "(../README.md)" in last and ".md)" in last.replace("(../README.md)", "")
-        )
+        assert last.startswith("See also: ") and ".md)" in last.replace("(../README.md)", ""), page.name
 
 
 def test_citation() -> None:
