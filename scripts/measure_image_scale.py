@@ -87,8 +87,9 @@ def network(model: Classifier, images: int) -> Network:
     """A forward pass, and its share above each layer."""
     x = model.sample(images)
     took = min(seconds(lambda: model.logits(x)) for _ in range(2)) / images
-    ran: dict[str, int] = {}
     order: list[tuple[str, int]] = []
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # operations inside it would not be counted
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         hooks = [
             model.layers[name].module.register_forward_pre_hook(
@@ -99,8 +100,9 @@ def network(model: Classifier, images: int) -> Network:
         model.net(x[:1])
         for h in hooks:
             h.remove()
+    torch.backends.mha.set_fastpath_enabled(fused)
     total = counter.get_total_flops()
-    ran = dict(order)
+    ran: dict[str, int] = dict(order)
     return Network(took, float(total), [1 - ran[name] / total for name in model.layers])
 
 
