@@ -71,8 +71,9 @@ def _breaks(runs: Sequence[RunData], editor: str) -> str:
     longest = max((int(run.tidy["n_edits"].max()) for run in own), default=0)
     if not own:
         return ""
-    where = f" at edits {edits[0]} to {edits[-1]}" if edits else f", up to {longest} edits"
-    return f"{many} broke{where}"
+    if not edits:
+        return f"{many} broke, up to {longest} edits"
+    return f"{many} broke at " + (f"edit {edits[0]}" if edits[0] == edits[-1] else f"edits {edits[0]} to {edits[-1]}")
 
 
 def _first(runs: Sequence[RunData], editor: str, name: str) -> str:

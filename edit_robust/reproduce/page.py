@@ -108,8 +108,7 @@ def spent(found: Made) -> float | None:
     told: list[Mapping[str, float]] = [
         Run(run.path).status.get("processor_seconds") or {} for run in found.runs if run.path is not None
     ]
-    total = sum(sum(one.values()) for one in told)
-    return total / WORKERS / 60 if total else None
+    return sum(sum(one.values()) for one in told) / WORKERS / 60 if told and all(told) else None
 
 
 def pages(made_: Sequence[Plan], outputs: Path) -> list[Path]:

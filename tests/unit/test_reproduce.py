@@ -280,7 +280,7 @@ def test_lines_that_differ_make_a_mixed_verdict(told: pd.DataFrame) -> None:
 def test_published_numbers_stand_beside_ours() -> None:
     runs = walk_runs("rome", at=81)
     told = {one.what: ours for one, ours in beside("at-scale/figure-3", runs, {"memit-third": "agrees"})}
-    assert told["edits at which ROME breaks the model"].startswith(f"{len(runs)} of {len(runs)} walks broke at edits")
+    assert told["edits at which ROME breaks the model"].startswith(f"{len(runs)} of {len(runs)} walks broke at edit")
     assert told["edits at which MEMIT breaks the model"] == "not measured by these runs"
     assert told["what MEMIT forgets, as a part of what ROME forgets"] == "agrees"
     assert all(ours for one in published() for _, ours in beside(one.item, [], {}))
