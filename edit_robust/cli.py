@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Edit a neural network and measure what the edit broke.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # [lists] in docstrings are no markup
 )
 
 

@@ -12,8 +12,12 @@ from edit_robust.verbs.finding import Names, Outputs, found_runs
 
 def compare(
     names: Names = None,
-    against: Annotated[str | None, typer.Option("--against", help="Editor or run to compare with; the best.")] = None,
-    by: Annotated[str | None, typer.Option("--by", help="Number that orders the editors, as S; the first one.")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Editor or run to compare with; the best otherwise.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Number that orders the editors, as S; the first one otherwise.")
+    ] = None,
     grouped: Annotated[bool, typer.Option("--grouped", help="A table for each task and model.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write it: a .html, .md or .csv file.")] = None,
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw it: a .png, .pdf or .svg file.")] = None,

@@ -112,3 +112,15 @@ def test_lists_and_ones_own_configs(tmp_path: Path) -> None:
     (tmp_path / "editor" / "noise.yaml").write_text("name: noise\n")
     assert [t for t, _ in overrides(["--config-dir", str(tmp_path)], "editor=noi")] == ["editor=noise"]
     assert "editor" in groups() and "preset" not in groups()
+
+
+def test_help_shows_lists_in_brackets_and_joins_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich would take `[image-answers]` for markup, and keep the docstring's line ends."""
+    import typer
+
+    from edit_robust.cli import app
+
+    with pytest.raises(SystemExit):
+        typer.main.get_command(app)(["evaluate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "measure=[image-answers]" in said and "--config-dir" in said
