@@ -26,7 +26,7 @@ from edit_robust.sweeps.schedule import run_jobs
 from edit_robust.sweeps.submitted import Submitted
 
 #: Where ray's workers and submitit's logs may take a while on busy cores.
-SECONDS = 240
+SECONDS = 600
 JOBS = [Job(i, (f"seed={i}",), f"seed={i}") for i in range(4)]
 LENT = [Lent(1), Lent(1)]
 
@@ -219,7 +219,11 @@ def sweep(launcher: Sequence[str], given: Sequence[str], folder: Path) -> subpro
 
 def ended(process: subprocess.Popen[str]) -> str:
     """What a sweep that ends well says."""
-    _, said = process.communicate(timeout=SECONDS)
+    try:
+        _, said = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert process.returncode == 0, said
     return said
 
