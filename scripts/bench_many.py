@@ -4,7 +4,7 @@ Alphas: the change of one projection of CLIP ViT-L/14's image tower (random weig
 in the last third) at eleven alphas. What lies below runs once, the projection twice, what lies above eleven times. Full
 passes are timed at some of the alphas, and their seconds taken times what is left out.
 Whole: a change of every parameter of the same tower; what an alpha costs, in plain forward passes.
-Runs: 20 finished runs of scene-cnn are asked about ImageNet-C's 95 variants, once one by one and once in one pass over
+Runs: 20 finished runs of scene-cnn's last block are asked about ImageNet-C's 95 variants, once one by one and once in one pass over
 the images, by what `edit-robust evaluate` calls. Corrupted images are not stored, as at ImageNet's size.
 
 Seconds are those of the processor, with one thread. The exit code says whether all is equal and fast enough.
@@ -35,11 +35,11 @@ from edit_robust.runs.reader import Run
 
 ALPHAS = [i / 10 for i in range(11)]
 CLASSES = ["dog", "cat", "car", "boat", "house", "tree", "road", "hat"]
+#: Edits of the last block: what is not shared, the part of the network above the edit, is small there.
 EDITS = [
-    *(["editor=local-ft", f"layer.index={i}", "editor.lr=0.003"] for i in range(6)),
-    *(["editor=local-collision", f"layer.index={i}", "editor.lr=0.01"] for i in range(6)),
-    *(["editor=local-ft", f"layer.index={i}", "editor.lr=0.01"] for i in range(6)),
-    *(["editor=local-collision", f"layer.index={i}", "editor.lr=0.1"] for i in (4, 5)),
+    [f"editor={editor}", "layer.index=5", f"editor.lr={0.001 * (i + 1):g}"]
+    for editor in ("local-ft", "local-collision")
+    for i in range(10)
 ]
 SMALL = ["model=scene-cnn", "task=scene-world", "task.natural=[]", "task.n_search=8", "editor.max_epochs=1"]
 ASKED = ["measure=[image-answers]", "corruption=imagenet-c", "shifts.store_gb=0", "figures=false", "threads=1"]
@@ -147,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="some of: runs, alphas, whole")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--images", type=int, default=256, help="of the original task; a quarter as many of the edit")
+    parser.add_argument("--images", type=int, default=64, help="of the original task; a quarter as many of the edit")
     parser.add_argument("--block", type=int, default=20, help="of ViT-L/14's 24")
     parser.add_argument("--timed", type=int, default=3, help="at how many of the eleven alphas full passes are timed")
     args = parser.parse_args()
