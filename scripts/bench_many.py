@@ -4,8 +4,8 @@ Alphas: the change of one projection of CLIP ViT-L/14's image tower (random weig
 in the last third) at eleven alphas. What lies below runs once, the projection twice, what lies above eleven times. Full
 passes are timed at some of the alphas, and their seconds taken times what is left out.
 Whole: a change of every parameter of the same tower; what an alpha costs, in plain forward passes.
-Runs: 20 finished runs of scene-cnn's last block are asked about ImageNet-C's 95 variants, once one by one and once in one pass over
-the images, by what `edit-robust evaluate` calls. Corrupted images are not stored, as at ImageNet's size.
+Runs: 20 finished runs of scene-cnn's last block are asked about ImageNet-C's 95 variants, once one by one and once in
+one pass over the images, by what `edit-robust evaluate` calls. Corrupted images are not stored, as at ImageNet's size.
 
 Seconds are those of the processor, with one thread. The exit code says whether all is equal and fast enough.
 """
