@@ -16,14 +16,14 @@ import numpy as np
 from edit_robust.core.data import Column
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.evaluate.statistics.ranking import Interval, mean_of, paired, ranks
-from edit_robust.figures.board_units import Units, image_units, request_units, walk_units
+from edit_robust.figures.board_units import Units, image_units, plain, request_units, walk_units
 from edit_robust.figures.frame import RunData, is_sequence, setting
 from edit_robust.figures.grouping import Group, groups, identity
 from edit_robust.figures.vision.common import image_runs
 from edit_robust.runs.reader import Run
 
 #: Numbers of which less is better; of those that judge an edit (`Column.score`) more is.
-LESS = ("forgotten_pct", "perplexity", "drift")
+LESS = ("forgotten_pct", "perplexity")
 NONE: Interval = (math.nan, math.nan, math.nan)
 #: What may differ between runs that are compared: the method, and what is tuned for it.
 METHOD = ("editor", "layer", "measure", "text_tokens")
@@ -127,15 +127,19 @@ def board(runs: Sequence[RunData], against: str | None = None, by: str | None = 
     if not metrics:
         raise UserError("these runs share no number to compare")
     units = _units(found, metrics)
-    metrics = tuple(m for m in metrics if m.key in units.values)
-    chosen = _chosen(by, metrics)
+    metrics = (*(m for m in metrics if m.key in units.values), *(m for m in metrics if m.key not in units.values))
+    chosen = _chosen(by, [m for m in metrics if m.key in units.values])
     order = sorted(found, key=lambda g: _place(mean_of(units.of(chosen.key, g.label))[0], chosen))
     reference = _reference(against, order)
-    placed = {m.key: ranks({g.label: units.of(m.key, g.label) for g in found}, m.better) for m in metrics if m.better}
+    ranked = [m for m in metrics if m.better and m.key in units.values]
+    placed = {m.key: ranks({g.label: units.of(m.key, g.label) for g in found}, m.better) for m in ranked}
     entries = []
     for one in order:
         marks = {}
         for m in metrics:
+            if m.key not in units.values:  # of whole runs alone: no interval
+                marks[m.key] = Mark(_shown((mean_of(plain(one, m))[0], math.nan, math.nan), m))
+                continue
             own, theirs = units.of(m.key, one.label), units.of(m.key, reference.label)
             difference = NONE if one is reference else paired(own, theirs)
             rank = placed.get(m.key, {}).get(one.label)

@@ -85,13 +85,17 @@ def walk_units(found: Sequence[Group], metrics: Sequence[Named]) -> Units:
     values: dict[str, dict[str, dict[Hashable, float]]] = {}
     for metric in metrics:
         for group in found:
-            sums: dict[Hashable, list[float]] = {}
-            for run in group.runs:
-                known = {c.key: c.value for c in run.columns or ()}
-                sums.setdefault(repeat(run), []).append(_logged(known.get(metric.key), metric.ratio))
-            table = {c: float(np.mean(some)) for c, some in sums.items()}
-            values.setdefault(metric.key, {})[group.label] = table
+            values.setdefault(metric.key, {})[group.label] = plain(group, metric)
     return _units(values, [g.label for g in found], "orders of the edits", "")
+
+
+def plain(group: Group, metric: Named) -> dict[Hashable, float]:
+    """The number of a group's summaries by order and seed."""
+    sums: dict[Hashable, list[float]] = {}
+    for run in group.runs:
+        known = {c.key: c.value for c in run.columns or ()}
+        sums.setdefault(repeat(run), []).append(_logged(known.get(metric.key), metric.ratio))
+    return {c: float(np.mean(some)) for c, some in sums.items()}
 
 
 def _logged(value: object, ratio: bool) -> float:

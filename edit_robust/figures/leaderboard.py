@@ -17,9 +17,9 @@ NAME = "leaderboard"
 TITLE = "Editors side by side"
 CAPTION = (
     "A dot is an editor's mean, its line the 95 % t interval over what is independent: orders of the edits, pairs, or "
-    "requests. Filled: it differs from the reference (diamond) by more than noise, compared cluster by cluster; hollow: "
-    "it does not. Intervals may overlap where paired differences are clear. Right of each panel the ranks that the "
-    "paired differences leave possible: editors that do not differ share them. ↑: more is better; ↓: less is."
+    "requests. Filled: it differs from the reference (diamond) by more than noise, compared cluster by cluster; "
+    "hollow: it does not. Intervals may overlap where paired differences are clear. Right of each panel the ranks that "
+    "the paired differences leave possible: editors that do not differ share them. ↑: more is better; ↓: less is."
 )
 #: Numbers that get a panel, at most; and editors from which on a comparison is worth a figure of its own.
 PANELS, EDITORS = 6, 3
@@ -122,6 +122,8 @@ def _panel(ax: Axes, found: Board, one: Metric) -> None:
         reference = entry.label == found.reference
         color = style.INK if reference else style.PALETTE[0]
         if np.isfinite(low):
+            if one.unit in ("percent", "share") and one.better > 0:  # a t interval knows no bounds
+                low, high = max(low, 0.0), min(high, 100.0)
             ax.plot([low, high], [y, y], color=color, linewidth=1.6, zorder=2)
         face = color if reference or mark.differs else "white"
         ax.plot([mean], [y], "D" if reference else "o", color=color, markerfacecolor=face, markersize=6, zorder=3)

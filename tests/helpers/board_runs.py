@@ -72,6 +72,7 @@ def asked(folder: Path, editor: str, edit: Sequence[bool], near: Sequence[Sequen
     three = [c.value for c in columns]
     s = 3 / sum(1 / v for v in three) if all(three) else 0.0  # type: ignore[operator]
     columns.append(Column("S", s, "S", unit="percent", short="S", score=True))
+    columns.append(Column("perplexity", 5.0, "perplexity", short="perplexity"))
     (path / "columns.json").write_text(json.dumps([c.to_dict() for c in columns]))
     (path / "summary.json").write_text(json.dumps({c.key: c.value for c in columns} | {"n_edits": len(edit)}))
     status = {"status": "complete", "seconds": {"edit": 3.0, "prepare": 1.5}, "processor_seconds": {"edit": 1.2}}

@@ -111,7 +111,9 @@ def test_requests_are_the_units_of_one_walk(tmp_path: Path) -> None:
     es, ns = found.entries[1].marks["ES"], found.entries[1].marks["NS"]
     assert es.against == pytest.approx((-25.0, -25 - 25 * 3.18245, -25 + 25 * 3.18245), abs=1e-2)
     assert ns.value[0] == pytest.approx(87.5) and ns.against == pytest.approx((0, 0, 0)) and not ns.differs
-    assert set(found.entries[0].marks) == {"ES", "PS", "NS", "S"}
+    assert set(found.entries[0].marks) == {"ES", "PS", "NS", "S", "perplexity"}
+    alone = found.entries[0].marks["perplexity"]
+    assert alone.value[0] == pytest.approx(5.0) and math.isnan(alone.value[1]) and alone.rank is None, "of whole runs"
     cost = found.entries[0].cost
     assert (cost.seconds, cost.processor, cost.prepare, cost.memory) == (0.75, 0.3, 1.5, 900.0)
 
