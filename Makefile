@@ -16,7 +16,7 @@ help: ## List the targets
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs,joblib]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs,browser,joblib,submitit,ray,optuna]"
 	touch $@
 
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
@@ -40,6 +40,8 @@ bench: $(READY) ## Measure how fast it is, against what one would run otherwise;
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_solves.py
 	$(BIN)/python scripts/bench_single.py
+	$(BIN)/python scripts/bench_many.py
+	$(BIN)/python scripts/bench_sweeps.py
 	$(BIN)/python scripts/bench_retention.py --edits 40
 	$(BIN)/python scripts/bench_downstream.py
 

@@ -13,6 +13,7 @@ from edit_robust.core.errors import UserError
 WITH = {"forgetting": "[answers,forgetting]", "text-shifts": "[answers,text-shifts]"}
 #: What some choices need to be complete.
 NEEDS = {
+    "editor=checkpoint": ["editor.path=folder"],
     "model=hf": ["model.path=folder"],
     "model=timm": ["model.name=resnet18"],
     "model=torchvision": ["model.name=resnet18"],

@@ -126,9 +126,9 @@ def figures(decode: float, each: dict[str, float], networks: dict[str, Network],
             net, what = networks[name], f"2c: {name}, 2 methods x {len(networks[name].above)} layers"
             for many, words in ((pairs, f"{pairs} pairs"), (1, "one pair")):
                 rows.append((f"{what} x {words}", net, 96, corrupting, work(net.above, 2 * many, 1)))
-    if net := networks.get("clip-vit-l14"):
-        what = f"4: ViT-L/14, {len(net.above)} layers and the whole x 11 alphas, one task"
-        rows.append((what, net, 1, IMAGES * decode / 3600, work(net.above, 1, ALPHAS, 1)))
+    if large := networks.get("clip-vit-l14"):
+        what = f"4: ViT-L/14, {len(large.above)} layers and the whole x 11 alphas, one task"
+        rows.append((what, large, 1, IMAGES * decode / 3600, work(large.above, 1, ALPHAS, 1)))
     for what, net, variants, ready, passes in rows:
         n = IMAGES * variants
         gpu = n * passes * net.operations / SUSTAINED / 3600

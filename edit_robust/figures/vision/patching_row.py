@@ -71,9 +71,7 @@ def draw(runs: Sequence[RunData]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("tasks taught")
         ax.set_ylabel("accuracy")
-        one = gathered[place].runs[0]
-        ax.set_title(
-            gathered[place].legend if len(gathered) > 1 else str(setting(one.config, "editor.name")), fontsize=10
-        )
+        editor = str(setting(gathered[place].runs[0].config, "editor.name"))
+        ax.set_title(gathered[place].legend if len(gathered) > 1 else editor, fontsize=10)
     style.legend(figure, [style.handle(name, color) for name, color in colors.items()] if tables else [])
     return figure
