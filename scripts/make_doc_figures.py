@@ -31,6 +31,12 @@ RUNS = {
         "task.n_requests=200",
     ),
     "scene-editing": ("experiment=scene-methods",),
+    "patching": (
+        "experiment=patching layer.index=0,2,5",
+        "experiment=patching editor=paint layer.index=last task=digits,scene-digits",
+        "experiment=patching layer.index=0,2,5 task=scene-digits task.kind=svhn task.name=scene-svhn",
+        "experiment=patching editor=paint layer.index=last task=scene-digits task.kind=svhn task.name=scene-svhn",
+    ),
 }
 
 
@@ -61,6 +67,8 @@ MADE = {
     "scene-tradeoff": Image("scene-editing", "tradeoff"),
     "scene-original-penalty": Image("scene-editing", "original-penalty"),
     "scene-editing-penalty": Image("scene-editing", "editing-penalty"),
+    "patching": Image("patching", "patching"),
+    "patching-alpha": Image("patching", "patching-alpha"),
     "scene-world": Image(script="scripts/make_scene_world.py sheet"),
 }
 
