@@ -244,8 +244,9 @@ class _Visit:
         with self.ui.progress(f"{', '.join(asked.measures)} along {asked.run.id}", total) as advance:
             self.asking.written = lambda point, records: advance(1)
             advance(len(self.folder.done))
-            walk = asked.trajectory.walk(model, asked.editor, self.state, self.setting.requests, ledger)
-            for point in walk if ledger.wanted else ():
+            way = (model, asked.editor, self.state, self.setting.requests, ledger)
+            # the walk has no name here, so that it ends, and puts the weights back, with an error in its midst
+            for point in asked.trajectory.walk(*way) if ledger.wanted else ():
                 there = None if ledger.measured(point.step) else self.visited.asked(point, asked.trajectory)
                 if there is not None:
                     self.asking.at(there)

@@ -6,7 +6,10 @@ every place has a pool of one process. A process does one job after the other, s
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -45,7 +48,9 @@ class Processes:
         free = [place for place in self.places if place.job is None]
         for place, job in zip(free, jobs, strict=False):
             if place.executor is None:
-                place.executor = self.loky.ProcessPoolExecutor(1, timeout=None, env=place.lent.environment)
+                place.executor = self.loky.ProcessPoolExecutor(
+                    1, timeout=None, env=place.lent.environment, initializer=_end_with, initargs=(os.getpid(),)
+                )
             place.job = job
             with warnings.catch_warnings():
                 # a process that has kept much memory is replaced between two jobs, which is as well
@@ -81,6 +86,18 @@ class Processes:
             elif place.executor is not None:
                 place.executor.shutdown(wait=False)
                 place.executor = None
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end within a second of `parent`. Of a command that was killed, processes would otherwise wait
+    for further jobs for ever, with their memory and the GPU's. A run that is cut off here goes on later."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _why(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,17 @@ def walk(tmp_path: Path, model: CausalLM, *more: str) -> Run:
 
 
 #: The first and the last, and some at every distance from the check before them; 8 and 13, in tests below, make ten.
-QUICK, SLOW = (10,), (1, 2, 5, 6, 16, 19, 20)
+QUICK, SLOW, THOROUGH = (10,), (1, 20), (2, 5, 6, 16, 19)
 
 
-@pytest.mark.parametrize("at", [*QUICK, *(pytest.param(at, marks=pytest.mark.slow) for at in SLOW)])
+@pytest.mark.parametrize(
+    "at",
+    [
+        *QUICK,
+        *(pytest.param(at, marks=pytest.mark.slow) for at in SLOW),
+        *(pytest.param(at, marks=pytest.mark.thorough) for at in THOROUGH),
+    ],
+)
 def test_a_planted_disabling_edit_is_named_wherever_it_stands(at: int, tmp_path: Path, fact_gpt: CausalLM) -> None:
     named(walk(tmp_path, fact_gpt, f"editor.at={at}"), at, fact_gpt)
 
@@ -139,11 +145,14 @@ def test_what_cannot_be_examined(tmp_path: Path, fact_gpt: CausalLM) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", range(1, 11) if os.environ.get("EDIT_ROBUST_EVERY_ORDER") else [1])
-def test_r_rome_breaks_in_none_of_ten_orders(order: int, tmp_path: Path, fact_gpt: CausalLM) -> None:
-    """On the subjects of one token alone, which are the ones that disable ROME. All ten take four minutes: they are
-    made where EDIT_ROBUST_EVERY_ORDER is set, else the first."""
-    hardest = ["editor=r-rome", "task.single_token=only", "task.n_requests=up-to-25", f"task.order={order}"]
+@pytest.mark.parametrize("order", [1, *(pytest.param(k, marks=pytest.mark.thorough) for k in range(2, 11))])
+def test_r_rome_breaks_in_none_of_ten_orders(
+    order: int, tmp_path: Path, fact_gpt: CausalLM, request: pytest.FixtureRequest
+) -> None:
+    """On the subjects of one token alone, which are the ones that disable ROME: ten of them, and with --thorough all of
+    them in ten orders, which take four minutes."""
+    n = 25 if request.config.getoption("--thorough") else 10
+    hardest = ["editor=r-rome", "task.single_token=only", f"task.n_requests=up-to-{n}", f"task.order={order}"]
     options = [*hardest, "trajectory.every=5", "text_tokens=800", "device=cpu", "tracker=none", "figures=false"]
     made = experiment(compose([*options, f"paths.outputs={tmp_path / 'outputs'}"]))
     run = go(Experiment(**{**made.__dict__, "model": lambda: fact_gpt}))

@@ -112,6 +112,7 @@ def test_one_pass_gives_the_numbers_of_many(copy: Callable[[str], list[Run]], mo
     assert [r.path for r in again] == [r.path for r in beside], "nothing is asked twice"
 
 
+@pytest.mark.thorough
 def test_points_of_runs_that_do_not_fit_into_memory_together(
     copy: Callable[[str], list[Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

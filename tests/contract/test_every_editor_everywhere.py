@@ -1,6 +1,6 @@
 """Every language editor on every kind of checkpoint, with real requests and real downstream questions.
 
-One editor of every family on every checkpoint, chosen so that each editor has its turn; the other pairs are slow tests.
+One editor of every family on every checkpoint, chosen so that each editor has its turn; the other pairs are thorough.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def check(options: list[str], model: CausalLM) -> None:
 
 
 @pytest.mark.parametrize(
-    ("editor", "kind"), [pytest.param(*p, marks=[] if is_quick else pytest.mark.slow) for p, is_quick in pairs()]
+    ("editor", "kind"), [pytest.param(*p, marks=[] if is_quick else pytest.mark.thorough) for p, is_quick in pairs()]
 )
 def test_counterfact(editor: str, kind: str, loaded: Callable[[str], tuple[CausalLM, Path]], outputs: Path) -> None:
     if editor == "lora":

@@ -60,6 +60,7 @@ def harness(command: str, here: Path) -> float:
     return float(found["results"]["my-task"]["acc,none"])
 
 
+@pytest.mark.thorough
 def test_every_command_of_the_page(say: CommandLine, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval")
     asked = []

@@ -218,8 +218,22 @@ def test_shards_change_nothing(options: Options, usual: Run, monkeypatch: pytest
     assert records(usual) == records(run(options()))
 
 
-@pytest.mark.parametrize("editor", ["local-ft", "low-rank"])
-@pytest.mark.parametrize("trajectory", ["sequential", "single", "interpolate"])
+@pytest.mark.parametrize(
+    ("trajectory", "editor"),
+    [
+        ("sequential", "low-rank"),
+        ("interpolate", "local-ft"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.thorough)
+            for pair in (
+                ("sequential", "local-ft"),
+                ("single", "local-ft"),
+                ("single", "low-rank"),
+                ("interpolate", "low-rank"),
+            )
+        ),
+    ],
+)
 def test_killed_anywhere_it_ends_with_the_same_records(
     options: Options, tmp_path: Path, trajectory: str, editor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

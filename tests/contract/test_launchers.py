@@ -270,7 +270,9 @@ def undisturbed(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize(
+    "launcher", ["joblib", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("submitit_local", "ray"))]
+)
 def test_a_run_whose_process_is_killed_is_gone_on_with(
     launcher: str, given: list[str], undisturbed: dict[str, bytes], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -288,7 +290,7 @@ def test_a_run_whose_process_is_killed_is_gone_on_with(
     assert {j["run"] for j in jobs} == set(undisturbed) and sorted(j["tries"] for j in jobs) == [1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_sweeps_at_once_then_one_that_is_interrupted(
     given: list[str], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -192,7 +192,7 @@ def test_ctrl_c(say: CommandLine, quick: Quick, loaded: CausalLM, tmp_path: Path
     assert records(_only_run()) == records(whole) and _only_run().status["resumed"] == 1
 
 
-@pytest.mark.parametrize("after", [1, 9, 15])
+@pytest.mark.parametrize("after", [9, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 15))])
 def test_a_full_disk(after: int, say: CommandLine, quick: Quick, loaded: CausalLM, tmp_path: Path) -> None:
     given = quick()
     with fuse(after, half=True, error=OSError(errno.ENOSPC, "No space left on device")):

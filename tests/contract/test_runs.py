@@ -195,7 +195,7 @@ def test_export_refuses_a_full_folder_and_another_model(
         (run.path / "config.yaml").read_text().replace(str(checkpoint("gpt2")), str(checkpoint("gptj")))
     )
     said = say("export", str(copy), "new")
-    assert said.code == 2 and "not the model" in said.line
+    assert said.code == 2 and "was made for another model" in said.line
 
 
 def test_a_complete_run_comes_back_at_once(finished: tuple[Run, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,10 @@ class Recorded:
             self.scorers[lowest] = self.model.scorer(self.examples, names)
 
 
-PLACES = ["carried", *([pytest.param("whole", marks=pytest.mark.slow)] if (WHOLE / "expected.json").is_file() else [])]
+PLACES = [
+    "carried",
+    *([pytest.param("whole", marks=pytest.mark.thorough)] if (WHOLE / "expected.json").is_file() else []),
+]
 
 
 @pytest.fixture(scope="module", params=PLACES)

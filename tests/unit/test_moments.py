@@ -139,13 +139,13 @@ def test_a_layer_never_gets_the_sums_of_another(
 ) -> None:
     """While one process waits, another is killed when it has written one of two layers and the sums of both."""
     whole = compute(model, Workspace(tmp_path / "whole"))
-    acquire, write, waited = cache.FileLock.acquire, moments.write_arrays, list[int]()
+    held, write, waited = cache.held, moments.write_arrays, list[int]()
 
     def killed(path: Path, *args: Any) -> None:
         write(path, *args)
         raise KeyboardInterrupt  # before its unfinished sums are removed, and before the second layer is written
 
-    def wait(self: Any, *args: Any, **options: Any) -> Any:
+    def wait(path: Path) -> Any:
         if not waited:
             waited.append(1)
             cut_off(model, tmp_path / "cut", 192)
@@ -153,9 +153,9 @@ def test_a_layer_never_gets_the_sums_of_another(
                 patch.setattr(moments, "write_arrays", killed)
                 compute(model, Workspace(tmp_path / "cut"))
             assert len(list((tmp_path / "cut" / "moments").glob("*.partial.npz"))) == 2
-        return acquire(self, *args, **options)
+        return held(path)
 
-    monkeypatch.setattr(cache.FileLock, "acquire", wait)
+    monkeypatch.setattr(cache, "held", wait)
     found = compute(model, Workspace(tmp_path / "cut"))
     assert waited and all(torch.equal(found[n], whole[n]) for n in whole)
     assert not list((tmp_path / "cut" / "moments").glob("*.partial.npz"))
