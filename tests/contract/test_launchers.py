@@ -86,7 +86,7 @@ def test_a_killed_process_costs_its_own_job_alone(pool: Callable[[], Pool], tmp_
     assert len(said) == 2 and all("begun again" in line for line in said)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_job_whose_time_is_over_is_queued_again_as_it_is(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -269,10 +269,8 @@ def undisturbed(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> d
     return records(outputs)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", ["joblib", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("submitit_local", "ray"))]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_a_run_whose_process_is_killed_is_gone_on_with(
     launcher: str, given: list[str], undisturbed: dict[str, bytes], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -67,7 +67,9 @@ def started(given: list[str], outputs: Path, loaded: Callable[[str], Classifier]
     return prepared(override(given, f"paths.outputs={outputs}"), loaded(name))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("editor", RUNS)
+@pytest.mark.parametrize(
+    "editor", [pytest.param(e, marks=[pytest.mark.thorough] if e in ("wise-ft", "image-lora") else []) for e in RUNS]
+)
 def test_training_killed_midway_ends_as_if_it_had_not_been(
     editor: str, loaded: Callable[[str], Classifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ def check_page(outputs: Path, paper: str, name: str) -> str:
     return (place / "index.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_figure_of_the_language_paper_is_killed_and_gone_on_with(tmp_path: Path) -> None:
     process = begin(LANGUAGE, tmp_path)
     while measured(tmp_path) < 2:

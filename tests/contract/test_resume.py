@@ -45,13 +45,23 @@ WALKS = {
 }
 
 
+#: Walks that hold nothing which others do not hold as well.
+FURTHER = ("sequential rome", "single rome", "batches of memit", "line to memit")
+
+
 def _changes(run: Run) -> list[tuple[str, str, str, dict]]:
     """Every kept change to the bit. (The files' headers are in any order, so bytes cannot be compared.)"""
     paths = sorted((run.path / "deltas").iterdir())
     return [(p.name, d.digest(), d.base, dict(d.info)) for p, d in ((p, Delta.load(p)) for p in paths)]
 
 
-@pytest.mark.parametrize("walk", WALKS, ids=lambda w: w.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "walk",
+    [
+        pytest.param(walk, id=walk.replace(" ", "-"), marks=[pytest.mark.thorough] if walk in FURTHER else [])
+        for walk in WALKS
+    ],
+)
 def test_killed_again_and_again_it_ends_the_same(
     walk: str, quick: Quick, tiny_model: TinyModel, tmp_path: Path
 ) -> None:
