@@ -101,10 +101,10 @@ def test_a_preset_is_named_after_an_editor_and_a_model(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_in_its_jobs(name: str, request: pytest.FixtureRequest) -> None:
-    """The first and the last job of each; scripts/check_configs.py and --thorough go through all of them."""
+    """The last job of each; scripts/check_configs.py and --thorough go through all of them."""
     said = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text()) or {}
     every = jobs([f"experiment={name}"])
-    found = every if request.config.getoption("--thorough") else every[:: max(len(every) - 1, 1)]
+    found = every if request.config.getoption("--thorough") else every[-1:]
     ids = set()
     for job in found:
         values = check(compose(job))

@@ -77,7 +77,7 @@ def fact_gpt_request(run: Run, at: int) -> str:
     return str(rows.request.iloc[0])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_last_of_many_is_told_from_a_disabling_edit(tmp_path: Path, fact_gpt: CausalLM) -> None:
     """An edit that is nothing in the unedited model, and ends the one that carries fourteen others."""
     run = walk(tmp_path, fact_gpt, "editor.at=14", "editor.straw=true")

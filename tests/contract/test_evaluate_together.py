@@ -125,6 +125,7 @@ def test_points_of_runs_that_do_not_fit_into_memory_together(
     assert [records(r) for r in together(copy("shards"))] == [records(r) for r in alone]
 
 
+@pytest.mark.thorough
 def test_a_kill_anywhere_in_the_pass(copy: Callable[[str], list[Run]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_answers, "SHARD_BYTES", 1)
     whole = [records(r) for r in together(copy("whole"))]

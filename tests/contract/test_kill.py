@@ -56,7 +56,7 @@ def kill(given: list[str], outputs: Path, at_point: int, seconds: float) -> None
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_process_is_gone_on_with(
     checkpoint: Callable[[str], Path], tiny_model: Callable[[str], CausalLM], facts: Path, tmp_path: Path
 ) -> None:

@@ -315,7 +315,7 @@ def test_two_sweeps_at_once_then_one_that_is_interrupted(
     assert records(tmp_path / "killed") == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_command_that_is_killed_leaves_nothing_in_the_way(
     given: list[str], undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

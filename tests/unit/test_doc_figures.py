@@ -44,7 +44,7 @@ def test_every_image_that_a_page_shows_is_there() -> None:
     assert shown == {p.resolve() for p in IMAGES.iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_commands_compose(script: ModuleType) -> None:
     for lines in script.RUNS.values():
         for line in lines:
