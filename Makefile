@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
 	$(BIN)/edit-robust run $(ARGS)
 
-test: $(READY) ## Run all tests (about nine minutes on two cores); ARGS="-k rome" for some, ARGS=--thorough for every further case
+test: $(READY) ## Run all tests (about ten minutes on two cores); ARGS="-k rome" for some, ARGS=--thorough for every further case
 	$(PYTEST) $(ARGS)
 
 test-fast: $(READY) ## Run the tests that take no longer than a few seconds each (one or two minutes on two cores)
