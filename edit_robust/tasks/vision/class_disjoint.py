@@ -2,16 +2,9 @@
 
 # No `from __future__ import annotations`: options' types are read from the signature.
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
-import numpy as np
-
-from edit_robust.core.data import ImageRequest
 from edit_robust.core.errors import UserError
-from edit_robust.core.images import ImageSet
-from edit_robust.tasks.vision.photographs import search_requests
 from edit_robust.tasks.vision.scene_world import VEHICLES_ON_SNOW, SceneWorldTask
 from edit_robust.tasks.worlds.scenes import world
 
@@ -65,31 +58,16 @@ class ClassDisjoint(SceneWorldTask):
         others = sorted(shown - set(trained))
         return [world.CLASSES[k] for k in trained], [world.CLASSES[k] for k in others]
 
-    def _request(self, pair: str) -> ImageRequest:
-        found = super()._request(pair)
-        trained, _ = self.labels_of(pair)
-        at = world.with_concept("search", found.concept, self.n_search, self.world_seed, trained)
-        search = self._paste(at, "search", pair, self._variants("search")).triples()
-        return ImageRequest(
-            pair, found.x, None,
-            search=search, validation=partial(self._edit_set, pair), concept=found.concept, style=found.style,
-        )  # fmt: skip
-
-    def training_requests(self) -> list[ImageRequest]:
-        """As of `SceneWorldTask`."""
-        return search_requests(self.requests())
-
-    def _edit_set(self, pair: str) -> ImageSet:
-        if self.judged == "all":
-            return super()._edit_set(pair)
+    def _among(self, pair: str, split: Literal["search", "val"]) -> list[str] | None:
         trained, others = self.labels_of(pair)
-        among: Sequence[str] = trained if self.judged == "trained" else others
+        if split == "search":
+            return trained
+        if self.judged == "all":
+            return None
+        among = trained if self.judged == "trained" else others
         if not among:
             raise UserError(
                 f"task.judged={self.judged}: every class that shows {self._parts(pair)[0]} gives training pairs; "
                 "give a smaller task.n_labels"
             )
-        at = world.with_concept("test", self._parts(pair)[0], self.n_edit, self.world_seed, list(among))
-        found = self._paste(at, "test", pair, self._variants("val"))
-        labels = np.asarray(world.label_of(at))
-        return ImageSet("edit", found.ids, labels, lambda i: found.edited[i], request=pair, source="scene world")
+        return among

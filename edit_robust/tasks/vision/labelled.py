@@ -39,33 +39,17 @@ class Splits:
 
 
 @dataclass(kw_only=True, eq=False)
-class LabelledImages(ABC):
-    """A task of labelled images in words; its fields are its options, and subclasses say where the images are.
+class BesideOriginal:
+    """What tasks of labelled images share: how many images, and the original task that a patch must not break.
 
-    n_train, n_test: images to train on and to judge by, drawn with `seed` (None: all).   n_held_out: images of this
-        task, and of the original one, that an alpha may be chosen by; 0: none.
-    names, prompts: names of the classes and templates with {} for a name, in place of the task's own: a list, or a
-        file with one a line.
-    original: `scene-world`, or photographs of the original task: class folders, an archive of them, a table.
-    original_classes, original_prompts: their names (`imagenet`, a file, a list), and templates for a head of them;
-        None: the model's own classes are asked.
-    n_original: images of the original task to judge by (None: 256 scenes, or all photographs).
-    natural, n_natural: shifts of the original task, see `SceneWorldTask` and `Originals`.
-    corrupt: what becomes of a file that cannot be read: `refuse` ends the run where it is met; `skip` opens every file
-        before the run begins, the original task's too, and leaves out those that cannot be read, with a warning that
-        names the first.
+    The fields are options; `LabelledImages` says what they mean.
     """
 
     gives: ClassVar[type[Request]] = ImageRequest
-    needs: ClassVar[str] = "nothing"
-    may_lack: ClassVar[bool] = False  # whether a class without training images is in order
 
-    name: str
     n_train: int | None = None
     n_test: int | None = None
     n_held_out: int = 256
-    names: list[str] | DataFile | None = None
-    prompts: list[str] | DataFile | None = None
     original: Literal["scene-world"] | DataFile = "scene-world"
     original_classes: Literal["imagenet"] | DataFile | list[str] | None = None
     original_prompts: DataFile | list[str] | None = None
@@ -83,6 +67,44 @@ class LabelledImages(ABC):
             self.original, self.original_classes, self.original_prompts, self.n_original, self.n_held_out,
             self.natural, self.n_natural, self.seed,
         )  # fmt: skip
+
+    def training_requests(self) -> list[ImageRequest]:
+        """[]: images that are left over are held out for choosing an alpha."""
+        return []
+
+    def moment_images(self) -> ImageSet:
+        """Images of the original task for second moments."""
+        return self._original.moment_images()
+
+    def reference_accuracies(self) -> list[dict[str, Any]] | None:
+        """Accuracies of reference models on the original task; None: there are none."""
+        return self._original.reference_accuracies()
+
+
+@dataclass(kw_only=True, eq=False)
+class LabelledImages(BesideOriginal, ABC):
+    """A task of labelled images in words; its fields are its options, and subclasses say where the images are.
+
+    n_train, n_test: images to train on and to judge by, drawn with `seed` (None: all).   n_held_out: images of this
+        task, and of the original one, that an alpha may be chosen by; 0: none.
+    names, prompts: names of the classes and templates with {} for a name, in place of the task's own: a list, or a
+        file with one a line.
+    original: `scene-world`, or photographs of the original task: class folders, an archive of them, a table.
+    original_classes, original_prompts: their names (`imagenet`, a file, a list), and templates for a head of them;
+        None: the model's own classes are asked.
+    n_original: images of the original task to judge by (None: 256 scenes, or all photographs).
+    natural, n_natural: shifts of the original task, see `SceneWorldTask` and `Originals`.
+    corrupt: what becomes of a file that cannot be read: `refuse` ends the run where it is met; `skip` opens every file
+        before the run begins, the original task's too, and leaves out those that cannot be read, with a warning that
+        names the first.
+    """
+
+    needs: ClassVar[str] = "nothing"
+    may_lack: ClassVar[bool] = False  # whether a class without training images is in order
+
+    name: str
+    names: list[str] | DataFile | None = None
+    prompts: list[str] | DataFile | None = None
 
     def check_given(self, path: object) -> None:
         """UserError, with what the task needs, where no path was given."""
@@ -153,10 +175,6 @@ class LabelledImages(ABC):
             )
         ]  # fmt: skip
 
-    def training_requests(self) -> list[ImageRequest]:
-        """[]: images that are left over are held out for choosing an alpha."""
-        return []
-
     def judged(self) -> ImageSet:
         """The images that the edit is judged by."""
         return self._splits.test.images("edit", request=self.name, words=self.words)
@@ -181,14 +199,6 @@ class LabelledImages(ABC):
     def _original_sets(self) -> list[ImageSet]:
         """The original task's images and its shifts, without files that cannot be read where that was asked for."""
         return [readable_set(x) if self.corrupt == "skip" else x for x in self._original.sets()]
-
-    def moment_images(self) -> ImageSet:
-        """Images of the original task for second moments."""
-        return self._original.moment_images()
-
-    def reference_accuracies(self) -> list[dict[str, Any]] | None:
-        """Accuracies of reference models on the original task; None: there are none."""
-        return self._original.reference_accuracies()
 
 
 def divided(every: Listing, n_held_out: int, n_test: int | None, seed: int) -> Splits:

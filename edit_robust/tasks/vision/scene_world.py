@@ -178,11 +178,14 @@ class SceneWorldTask:
         ranked = [k for k in np.argsort(-counts, kind="stable") if counts[k] >= self.n_train][: self.n_labels]
         return np.concatenate([pool[there == k][: self.n_train] for k in ranked])
 
+    def _among(self, pair: str, split: Literal["search", "val"]) -> list[str] | None:
+        """Names of the classes that a split is drawn from; None: all that show the concept."""
+        return list(world.VEHICLES) if pair == VEHICLES_ON_SNOW else None
+
     def _request(self, pair: str) -> ImageRequest:
         concept, style, _ = self._parts(pair)
-        among = list(world.VEHICLES) if pair == VEHICLES_ON_SNOW else None
         train = self._paste(self._train_scenes(pair), _TRAIN, pair, self._variants("train"))
-        at = world.with_concept(_SEARCH, concept, self.n_search, self.world_seed, among)
+        at = world.with_concept(_SEARCH, concept, self.n_search, self.world_seed, self._among(pair, "search"))
         search = self._paste(at, _SEARCH, pair, self._variants("search"))
         shown = "vehicles" if pair == VEHICLES_ON_SNOW else concept
         return ImageRequest(
@@ -208,7 +211,7 @@ class SceneWorldTask:
         if pair == VEHICLES_ON_SNOW:
             images, labels = world.snow_photographs(_TEST, range(self.n_edit), self.world_seed)
             return _as_set("edit", f"snow/{_TEST}", images, labels, request=pair)
-        at = world.with_concept(_TEST, self._parts(pair)[0], self.n_edit, self.world_seed)
+        at = world.with_concept(_TEST, self._parts(pair)[0], self.n_edit, self.world_seed, self._among(pair, "val"))
         found = self._paste(at, _TEST, pair, self._variants("val"))
         labels = world.label_of(at)
         return ImageSet("edit", found.ids, labels, lambda i: found.edited[i], request=pair, source=SOURCE)

@@ -5,19 +5,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from edit_robust.core.data import ImageRequest, Request
 from edit_robust.core.errors import UserError, nearest
 from edit_robust.core.images import ImageSet
 from edit_robust.core.options import DataFile
-from edit_robust.tasks.selection import check_counts
 from edit_robust.tasks.vision.digits import Digits, SceneDigits
 from edit_robust.tasks.vision.image_folder import ImageFolder
 from edit_robust.tasks.vision.kitti_distance import KittiDistance
-from edit_robust.tasks.vision.labelled import LabelledImages
+from edit_robust.tasks.vision.labelled import BesideOriginal, LabelledImages
 from edit_robust.tasks.vision.mnist import Mnist
-from edit_robust.tasks.vision.original import Original, original_task
 from edit_robust.tasks.vision.svhn import Svhn
 
 #: Tasks that can be united, by the names of their choices.
@@ -37,7 +35,7 @@ SHARED = ("original", "original_classes", "original_prompts", "n_original", "nat
 
 
 @dataclass(kw_only=True, eq=False)
-class Several:
+class Several(BesideOriginal):
     """Tasks of labelled images, an edit each, in their order; the original task is one for all.
 
     tasks: names (of KINDS), or names with options, where `task` is one of KINDS if the name is none itself:
@@ -47,31 +45,13 @@ class Several:
     of its own task, and with combine apart.
     """
 
-    gives: ClassVar[type[Request]] = ImageRequest
     needs: ClassVar[str] = "what its tasks need: task.tasks=[digits,scene-digits] needs nothing"
 
     name: str = "several"
     tasks: list[str] | dict[str, dict[str, DataFile | int | float | bool | list[str] | None] | None] | None = None
-    n_train: int | None = None
-    n_test: int | None = None
-    n_held_out: int = 256
-    original: Literal["scene-world"] | DataFile = "scene-world"
-    original_classes: Literal["imagenet"] | DataFile | list[str] | None = None
-    original_prompts: DataFile | list[str] | None = None
-    n_original: int | None = None
-    natural: list[str] | dict[str, DataFile | None] | None = None
-    n_natural: int | None = 128
-    corrupt: Literal["refuse", "skip"] = "refuse"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"task.seed={self.seed} must be 0 or more")
-        check_counts(0, n_train=self.n_train, n_test=self.n_test)
-        self._original: Original = original_task(
-            self.original, self.original_classes, self.original_prompts, self.n_original, self.n_held_out,
-            self.natural, self.n_natural, self.seed,
-        )  # fmt: skip
+        super().__post_init__()
         tasks = DEFAULT if self.tasks is None else self.tasks
         given = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks)
         if len(given) < len(tasks):
@@ -105,10 +85,6 @@ class Several:
         """One edit a task, each with its own words."""
         return [r for member in self.members for r in member.requests()]
 
-    def training_requests(self) -> list[ImageRequest]:
-        """[]: as of each task."""
-        return []
-
     # -- images ------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -124,11 +100,3 @@ class Several:
         held = [x for m in mine for x in m.held_out()]
         found += [*held, *(self._original.held_out() if held else [])]
         return [*found, *(replace(m.judged(), probe=TASK, corrupted=False) for m in mine)]
-
-    def moment_images(self) -> ImageSet:
-        """Images of the original task for second moments."""
-        return self._original.moment_images()
-
-    def reference_accuracies(self) -> list[dict[str, Any]] | None:
-        """Accuracies of reference models on the original task; None: there are none."""
-        return self._original.reference_accuracies()
