@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from edit_robust.shifts.images.compiled import compiled
+from edit_robust.core.compiled import compiled
 
 
 @compiled
