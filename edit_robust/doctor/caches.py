@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edit_robust.core.errors import UserError
-from edit_robust.doctor.finding import Finding, gigabytes
+from edit_robust.doctor.finding import Finding
+from edit_robust.report.numbers import gigabytes
 from edit_robust.runs.reader import list_runs
 
 ABOUT = "caches"

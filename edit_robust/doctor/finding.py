@@ -20,11 +20,3 @@ class Finding:
     state: State
     text: str
     mend: str = ""
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as 1.2 GB, 300 MB, 12 KB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:,.0f} {unit}"
-    return f"{size:.0f} bytes"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edit_robust.core.threads import Threads, cores
-from edit_robust.doctor.finding import Finding, gigabytes
+from edit_robust.doctor.finding import Finding
+from edit_robust.report.numbers import gigabytes
 
 ABOUT = "machine"
 #: Free memory (bytes) below which the built-in runs do not fit, and below which other models will not.

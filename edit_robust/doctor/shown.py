@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edit_robust.doctor.caches import prune, removable
-from edit_robust.doctor.finding import Finding, gigabytes
+from edit_robust.doctor.finding import Finding
+from edit_robust.report.numbers import gigabytes
 
 SIGNS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAULT", "bold red")}
 

@@ -16,7 +16,7 @@ from edit_robust.config.grid import grid
 from edit_robust.config.identity import run_id
 from edit_robust.estimate import Estimate, Speed, estimate
 from edit_robust.estimate.sizes import sizes_of
-from edit_robust.report.numbers import span
+from edit_robust.report.numbers import gigabytes, span
 
 #: Up to so many jobs are shown with all their items.
 WHOLE = 2
@@ -50,14 +50,6 @@ def estimates(overrides: Sequence[str], config_dir: str | None = None, multirun:
                 speed = Speed.here()
             found[name] = Named(name, estimate(values, Path(str(values["paths"]["outputs"])), speed))
     return list(found.values())
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as 24.2 GB, 302 MB, 1.2 MB, 12 KB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:,.0f} {unit}"
-    return f"{size:.0f} bytes"
 
 
 def show(named: Sequence[Named]) -> None:

@@ -75,7 +75,8 @@ def prevented(summary: Summary) -> list[str]:
 def _would(options: list[str], command: str) -> str:
     """The options, behind the command that made the run where it made this one alone."""
     words = command.split()
-    plain = words[:2] == ["edit-robust", "run"] and "," not in command and not {"-m", "--multirun"} & set(words)
+    many = "," in command or {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words)
+    plain = words[:2] == ["edit-robust", "run"] and not many
     whole = []
     for option in options:
         key = option.strip("'").partition("=")[0]

@@ -9,7 +9,7 @@ from typing import Any
 from edit_robust.core.data import Column
 from edit_robust.evaluate.columns import finite
 
-__all__ = ["amount", "cell", "chance", "difference", "finite", "number", "percent", "share", "span"]
+__all__ = ["amount", "cell", "chance", "difference", "finite", "gigabytes", "number", "percent", "share", "span"]
 
 
 def number(summary: Mapping[str, Any], key: str) -> float | None:
@@ -47,6 +47,14 @@ def span(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as 24.2 GB, 302 MB, 1.2 MB, 12 KB."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}" if size < 1000 * scale else f"{size / scale:,.0f} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def share(value: float) -> str:

@@ -99,11 +99,9 @@ def _drift(runs: Sequence[RunData], editor: str, edits: str) -> str:
     return f"{min(found):.3g} to {max(found):.3g} (layers and walks)" if found else ""
 
 
-def _distance(runs: Sequence[RunData], kind: str) -> str:
-    """||dW|| per weight of ROME's normal or disabling edits, mean over walks, as autopsies found it."""
-    told: list[dict[str, Any]] = [
-        found for _, run, found in autopsies(runs) if setting(run.config, "editor.name") == "rome"
-    ]
+def _distance(runs: Sequence[RunData], editor: str, kind: str) -> str:
+    """||dW|| per weight of an editor's normal or disabling edits, mean over walks, as autopsies found it."""
+    told: list[dict[str, Any]] = [found for _, _, found in autopsies(of_editor(runs, editor))]
     if kind == "disabling":
         told = [one for one in told if one.get("culprit_kind") == "disabling edit"]
     key = "normalised_distance" if kind == "disabling" else "normalised_distance_median"
