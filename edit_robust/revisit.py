@@ -337,8 +337,8 @@ def _draw(path: Path) -> None:
     """The run's figures and report, with what was asked later."""
     from edit_robust.figures import draw_all
     from edit_robust.figures.frame import RunData
-    from edit_robust.report import write_report
+    from edit_robust.report import Drawn, write_report
 
-    found = [RunData.of(Run(path))]
-    draw_all(found, path / "figures")
-    write_report(found, path / "report.html")
+    found, drawn = [RunData.of(Run(path))], Drawn()
+    draw_all(found, path / "figures", also=drawn.take)
+    write_report(found, path / "report.html", drawn)

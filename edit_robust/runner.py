@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edit_robust.core import Record, Request, UserError
 from edit_robust.core.threads import Threads
@@ -25,6 +25,9 @@ from edit_robust.runs.status import peak_memory
 from edit_robust.tasks.base import Task
 from edit_robust.trackers.base import Tracker
 from edit_robust.trajectories import Point, Trajectory
+
+if TYPE_CHECKING:
+    from edit_robust.report import Drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +79,15 @@ def execute(experiment: Experiment, ui: Ui | None = None) -> Run:
         _walk(experiment, folder, tracker, ui)
         summary = _summarise(experiment, folder)
         with ui.waiting("drawing figures"):
-            drawn = _draw(folder) if experiment.figures else []
-        tracker.finish(summary, drawn)
+            files, drawn = _draw(folder) if experiment.figures else ([], None)
+        tracker.finish(summary, files)
     run = Run(path.resolve())
     if experiment.figures:
         from edit_robust.figures.frame import RunData
         from edit_robust.report import write_report
 
         with ui.waiting("writing the report"):  # now that the status says complete
-            write_report([RunData.of(run)], run.path / "report.html", run.path / "figures")
+            write_report([RunData.of(run)], run.path / "report.html", drawn)
     return run
 
 
@@ -160,13 +163,15 @@ def _summarise(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return flat(columns)
 
 
-def _draw(folder: RunFolder) -> list[Path]:
-    """The run's figures, in its folder."""
+def _draw(folder: RunFolder) -> tuple[list[Path], Drawn]:
+    """The run's figures: the files in its folder, and as its page shows them."""
     from edit_robust.figures import draw_all
     from edit_robust.figures.frame import RunData
+    from edit_robust.report import Drawn
 
+    drawn = Drawn()
     with folder.phase("figures"):
-        return draw_all([RunData.of(Run(folder.path.resolve()))], folder.path / "figures")
+        return draw_all([RunData.of(Run(folder.path.resolve()))], folder.path / "figures", also=drawn.take), drawn
 
 
 @contextmanager

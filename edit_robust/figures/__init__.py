@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -105,10 +105,12 @@ def draw_all(
     out_dir: Path,
     names: Sequence[str] | None = None,
     formats: Sequence[str] = ("png", "pdf"),
+    also: Callable[[Module, Figure], None] | None = None,
 ) -> list[Path]:
     """Draw every figure that applies, or the named ones, to `out_dir/<name>.<format>`; gives back what was written.
 
     A figure asked for by name is drawn even where the runs hold nothing for it, and then says so.
+    also: called with each figure once it is written.
     Raises UserError for an unknown name or format, before anything is drawn.
     """
     for kind in formats:
@@ -121,5 +123,7 @@ def draw_all(
     for module in wanted:
         figure = module.draw(suited(module, runs))
         written += style.save(figure, out_dir / module.NAME, formats)
+        if also is not None:
+            also(module, figure)
         figure.clear()
     return written

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edit_robust.report.html import write_report
+    from edit_robust.report.html import Drawn, write_report
     from edit_robust.report.sentence import verdict
     from edit_robust.report.table import summary_table
 
-_WHERE = {"summary_table": "table", "verdict": "sentence", "write_report": "html"}
-__all__ = ["summary_table", "verdict", "write_report"]
+_WHERE = {"Drawn": "html", "summary_table": "table", "verdict": "sentence", "write_report": "html"}
+__all__ = ["Drawn", "summary_table", "verdict", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from edit_robust.evaluate.collapse import STICKS_OUT
 from edit_robust.figures import ALL, Module, applies, suited
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import APART, Group, flatten, groups
+from edit_robust.figures.style import Figure
 from edit_robust.report import claims_language, claims_patching
 from edit_robust.report.claims import shown
 from edit_robust.report.glossary import explained
@@ -39,18 +40,31 @@ TEMPLATE = "report.html.j2"
 OPEN = 3
 
 
-def write_report(runs: Sequence[RunData], out: Path, drawn: Path | None = None) -> Path:
+class Drawn(dict[str, dict[str, Any]]):
+    """Figures as the page shows them, by name, taken while files are drawn: `draw_all(..., also=drawn.take)`."""
+
+    def take(self, module: Module, figure: Figure) -> None:
+        """Keep one figure, with its title and how to read it."""
+        self[module.NAME] = captioned(module, figure)
+
+
+def write_report(runs: Sequence[RunData], out: Path, drawn: Drawn | None = None) -> Path:
     """Write the page about these runs to `out` (a file, or a folder that gets `report.html`); gives back its path.
 
-    drawn: a folder with figures of these very runs as they are now, of which those in SVG are not drawn again.
+    drawn: figures of these very runs as they are now; others are drawn here.
     """
+    there = Drawn() if drawn is None else drawn
     path = out if out.suffix in (".html", ".htm") else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     labels = labels_of(runs)
     space = room.of(len(runs))
     album = Album(space.pictures)
     sections = [section(run, labels[run.run_id], space, album) for run in runs]
-    figures = [drawing(module, suited(module, runs), drawn) for module in ALL if applies(module, runs)]
+    figures = [
+        there.get(module.NAME) or captioned(module, module.draw(suited(module, runs)))
+        for module in ALL
+        if applies(module, runs)
+    ]
     below = all_tables(runs)
     glossary = explained(column.key for run in runs for column in columns_of(run) if column.value is not None)
     page = environment_of_templates().get_template(TEMPLATE)
@@ -205,11 +219,10 @@ def all_tables(runs: Sequence[RunData]) -> list[Table]:
     return [table for table in found if table is not None]
 
 
-def drawing(module: Module, runs: Sequence[RunData], drawn: Path | None = None) -> dict[str, Any]:
-    """A figure with its title and how to read it; taken from the folder `drawn` if it is there as SVG."""
-    there = None if drawn is None else drawn / f"{module.NAME}.svg"
-    shown_as = picture(module.draw(runs), module.NAME, f"{module.TITLE}. {module.CAPTION}", there)
-    return {"name": module.NAME, "title": module.TITLE, "caption": module.CAPTION, **shown_as}
+def captioned(module: Module, figure: Figure) -> dict[str, Any]:
+    """A figure with its title and how to read it."""
+    found = picture(figure, module.NAME, f"{module.TITLE}. {module.CAPTION}")
+    return {"name": module.NAME, "title": module.TITLE, "caption": module.CAPTION, **found}
 
 
 def outline(config: Mapping[str, Any], depth: int = 0) -> str:

@@ -19,7 +19,7 @@ from edit_robust.figures.vision import (
     patching_shifts,
 )
 from edit_robust.figures.vision.patching_points import CORRUPTED, WHOLE, points
-from edit_robust.report import claims_patching, write_report
+from edit_robust.report import Drawn, claims_patching, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -43,10 +43,13 @@ def test_every_figure_of_a_patched_clip(say: CommandLine, tmp_path: Path) -> Non
     start = table[(table.kind == CORRUPTED) & (table.alpha == 0)].accuracy
     assert start.nunique() == 1 and 0.2 < start.iloc[0] < 1  # both begin at the same unedited model
     assert all(applies(module, runs) for module in FIGURES)
-    written = draw_all(runs, tmp_path / "figures", [module.NAME for module in FIGURES], ["png"])
+    drawn = Drawn()
+    names = [module.NAME for module in FIGURES]
+    written = draw_all(runs, tmp_path / "figures", names, ["png"], also=drawn.take)
     assert len(written) == len(FIGURES) and all(path.stat().st_size > 10_000 for path in written)
     assert len(claims_patching.claims(runs)) > 10
-    page = write_report(runs, tmp_path / "page", drawn=tmp_path / "figures").read_text()
+    page = write_report(runs, tmp_path / "page", drawn=drawn).read_text()
+    assert list(drawn) == names and all(str(drawn[name]["markup"]) in page for name in names)
     assert all(module.TITLE in page for module in FIGURES)
     told = say("report", "--outputs", str(tmp_path / "outputs"), "--claims", str(tmp_path / "claims.md"))
     assert told.code == 0 and "1-LI is above the whole tower" in (tmp_path / "claims.md").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,12 @@ _NUMBER = re.compile(r"-?\d+\.\d{3,}(?!\d*e)")
 _COORDINATES = re.compile(r'\b(?:d|points|x|y|transform)="(?!matrix)[^"]*"')
 
 
-def picture(figure: style.Figure, name: str, alt: str, drawn: Path | None = None) -> dict[str, Any]:
+def picture(figure: style.Figure, name: str, alt: str) -> dict[str, Any]:
     """A figure for the page: `markup`, and whether it shows `photographs`, which stay as they are in the dark.
 
-    name: before all names within it.   alt: what it shows, in words.   drawn: a file with this very figure as SVG.
+    name: before all names within it.   alt: what it shows, in words.
     """
-    there = drawn is not None and drawn.is_file()
-    text = drawn.read_text(encoding="utf-8") if drawn is not None and there else style.svg(figure)
+    text = style.svg(figure)
     shows = any(np.ndim(np.asarray(image.get_array())) == 3 for ax in figure.axes for image in ax.get_images())
     if len(text) > LIMIT:
         source = f"data:image/png;base64,{b64encode(style.png(figure)).decode('ascii')}"
