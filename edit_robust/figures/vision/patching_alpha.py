@@ -11,10 +11,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.grouping import natural
 from edit_robust.figures.vision.patching_points import (
     Look,
     axis_label,
+    grid,
     legend,
     looks,
     mark_ends,
@@ -43,12 +43,10 @@ CAPTION = (
 def draw(runs: Sequence[RunData]) -> Figure:
     """A row a shift, a column a task, a curve a place."""
     table = points(runs)
-    panels, shifts = sorted(table.panel.unique(), key=natural), shifts_of(table)
+    shifts = shifts_of(table)
     shifts = [*shifts[-1:], *shifts[:-1]]  # corruptions first
-    ncols = max(len(panels), 1)
-    figure, axes = style.panels(TITLE, max(len(shifts), 1), ncols, width=6.0 if ncols == 1 else 3.7, height=2.7)
+    figure, axes, panels = grid(TITLE, table, len(shifts), height=2.7)
     if not shifts:
-        style.empty(axes[0][0])
         return figure
     drawn = looks(table)
     for i, shift in enumerate(shifts):

@@ -180,6 +180,19 @@ def _along(one: pd.DataFrame, name: str) -> np.ndarray:
     return np.asarray(one.index if name == "alpha" else one[name], dtype=float)
 
 
+def grid(title: str, table: pd.DataFrame, rows: int, height: float) -> tuple[Figure, Any, list[str]]:
+    """A figure of `rows` rows, its axes, and its columns: a task each; with 0 rows it says that there is nothing.
+
+    height: of a row, in inches.
+    """
+    panels = sorted(table.panel.unique(), key=natural)
+    ncols = max(len(panels), 1)
+    figure, axes = style.panels(title, max(rows, 1), ncols, width=6.0 if ncols == 1 else 3.7, height=height)
+    if not rows:
+        style.empty(axes[0][0])
+    return figure, axes, panels
+
+
 def draw_panel(ax: Axes, rows: pd.DataFrame, x: str, y: str, drawn: Mapping[str, Look]) -> None:
     """All places of one kind of images of one task, one curve each; says so where there are none."""
     for place, look in drawn.items():

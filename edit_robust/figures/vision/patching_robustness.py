@@ -14,11 +14,11 @@ from edit_robust.evaluate.statistics.effective import Fit, effective_robustness,
 from edit_robust.evaluate.statistics.paired import clopper_pearson, clustered_mean
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.grouping import natural
 from edit_robust.figures.vision import effective
 from edit_robust.figures.vision.common import image_runs, points_axis
 from edit_robust.figures.vision.patching_points import (
     Look,
+    grid,
     in_words,
     legend,
     looks,
@@ -61,13 +61,10 @@ def enough(runs: Sequence[RunData]) -> bool:
 def draw(runs: Sequence[RunData]) -> Figure:
     """A row a shift, a column a task, a curve a place."""
     table, models = points(runs), effective.reference(image_runs(runs))
-    panels = sorted(table.panel.unique(), key=natural)
     known = models.groupby("kind").clean.nunique()
     kinds = [kind for kind in shifts_of(table) if known.get(kind, 0) >= MODELS] if len(table) else []
-    ncols = max(len(panels), 1)
-    figure, axes = style.panels(TITLE, max(len(kinds), 1), ncols, width=6.0 if ncols == 1 else 3.7, height=2.8)
+    figure, axes, panels = grid(TITLE, table, len(kinds), height=2.8)
     if not kinds:
-        style.empty(axes[0][0])
         return figure
     drawn = looks(table)
     for i, kind in enumerate(kinds):

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from edit_robust.figures import style
 from edit_robust.figures.frame import RunData
-from edit_robust.figures.grouping import natural
 from edit_robust.figures.vision.patching_points import (
     CLEAN,
     axis_label,
     draw_panel,
+    grid,
     legend,
     looks,
     panel_title,
@@ -43,11 +43,9 @@ def wants(run: RunData) -> bool:
 def draw(runs: Sequence[RunData]) -> Figure:
     """Two rows a shift (against clean, against task accuracy), a column a task."""
     table = points(runs)
-    panels, shifts = sorted(table.panel.unique(), key=natural), shifts_of(table)
-    ncols = max(len(panels), 1)
-    figure, axes = style.panels(TITLE, max(2 * len(shifts), 1), ncols, width=6.0 if ncols == 1 else 3.7, height=2.6)
+    shifts = shifts_of(table)
+    figure, axes, panels = grid(TITLE, table, 2 * len(shifts), height=2.6)
     if not shifts:
-        style.empty(axes[0][0])
         return figure
     drawn = looks(table)
     for i, shift in enumerate(shifts):
