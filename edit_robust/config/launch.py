@@ -23,6 +23,7 @@ from edit_robust.core.threads import Threads, prepare_environment
 from edit_robust.messages import Ui, exit_code, explain, present
 from edit_robust.sweeps.jobs import Job, Outcome
 from edit_robust.sweeps.schedule import BUSY
+from edit_robust.trackers.wandb import import_early
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -160,6 +161,7 @@ def main(argv: Sequence[str]) -> list[BaseException]:
         if args.cfg or args.info:
             compose(args.overrides, args.config_dir)
         else:
+            import_early(args.overrides)
             for overrides in jobs(args.overrides, args.config_dir, args.multirun):
                 check(compose(overrides, args.config_dir))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here whole; how to show them is decided here
