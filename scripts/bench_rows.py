@@ -58,6 +58,7 @@ class World:
 
     folder: Path
     model: CausalLM
+    plain: CausalLM
     requests: list[TextRequest]
     templates: list[str]
 
@@ -78,10 +79,12 @@ class World:
                     neighbours=tuple((context.replace("{}", p), answer) for p, answer in r.neighbours),
                 )
             )
-        return World(folder, CausalLM(str(folder / "model"), device="cpu"), requests, contexts)
+        model, plain = (CausalLM(str(folder / "model"), device="cpu", fast=fast) for fast in (True, False))
+        return World(folder, model, plain, requests, contexts)
 
     def reference(self, layer: int) -> ReferenceRome:
-        return ReferenceRome(self.model.net, self.model.text, self.model.layer_at(layer).name)
+        """On the network as transformers loads it."""
+        return ReferenceRome(self.plain.net, self.model.text, self.model.layer_at(layer).name)
 
 
 def seconds(action: Callable[[], Any]) -> float:
@@ -248,9 +251,9 @@ def sequence_rows(world: World, n: int) -> Iterator[Row]:
     last: list[np.ndarray] = []
     drift: list[float] = []
     spent = []
-    model, records = world.model, by_record(world.requests[:n])
-    weight = model.layer_at(0).weight_name
-    for run in (_reference_sequence, _our_sequence):
+    records = by_record(world.requests[:n])
+    weight = world.model.layer_at(0).weight_name
+    for model, run in ((world.plain, _reference_sequence), (world.model, _our_sequence)):
         with model.held(model.parameter_names([model.layer_at(0).name])):
             before = model.matrix(weight).clone()
             spent.append(seconds(lambda run=run: last.append(run(world, records))))  # type: ignore[misc]

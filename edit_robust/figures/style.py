@@ -183,12 +183,19 @@ def log_axis(ax: Axes) -> None:
     stretch = max(1.15, np.sqrt(4.0 / (high / low)))
     ax.set_ylim(low / stretch, high * stretch)
     ax.set_yscale("log")
-    span = np.log10(high * stretch**2 / low)
-    ticks = (1.0, 2.0, 3.0, 5.0) if span < 1.2 else (1.0, 3.0) if span < 2.5 else (1.0,)
-    ax.yaxis.set_major_locator(LogLocator(subs=ticks, numticks=9))
+    ax.yaxis.set_major_locator(_Decades(numticks=9))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(False, which="minor")
+
+
+class _Decades(LogLocator):
+    """Ticks at powers of ten, and between them where few are in view: panels that share an axis see what all need."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        span = np.log10(max(vmax, vmin) / min(vmax, vmin))
+        self.set_params(subs=(1.0, 2.0, 3.0, 5.0) if span < 1.2 else (1.0, 3.0) if span < 2.5 else (1.0,))
+        return super().tick_values(vmin, vmax)
 
 
 def handle(text: str, color: str = GREY, **style: Any) -> Line2D:
