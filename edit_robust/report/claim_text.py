@@ -40,7 +40,3 @@ class ClaimText:
     def to_markdown(self, table: pd.DataFrame) -> str:
         """The claims as a Markdown table with a paragraph on how to read it."""
         return f"{self.as_table(table).to_markdown()}\n{self.note}\n"
-
-    def shown(self, table: pd.DataFrame) -> Table | None:
-        """The claims for the page, where some line has more than one unit."""
-        return self.as_table(table) if (table.units > 1).any() else None

@@ -24,7 +24,7 @@ from edit_robust.report.claim_curves import MARGIN, compare_matched, concave, cu
 from edit_robust.report.claim_rows import UNIT, Place, by_unit, differ, permuted, row
 
 __all__ = ["COLUMNS", "COUNTED", "MATCHED", "NOTE", "TITLES", "WHOLE", "cells", "claims"]
-__all__ += ["permuted", "role", "shown", "to_markdown"]
+__all__ += ["permuted", "role", "to_markdown"]
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "pairs", "verdict", "note")
 WHOLE, MATCHED = "whole edit", "matched edit accuracy"
@@ -166,11 +166,3 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(TITLES)} |", f"|{'---|' * len(TITLES)}"]
     lines += [f"| {' | '.join(text.replace('|', '/') for text in line)} |" for line in cells(table)]
     return "\n".join([*lines, "", NOTE, ""])
-
-
-def shown(runs: Sequence[RunData]) -> dict[str, Any] | None:
-    """The claims for the page, where several runs on images can tell something about them."""
-    if len(image_runs(runs)) < 2:
-        return None
-    table = claims(runs)
-    return {"columns": TITLES, "lines": cells(table), "note": NOTE} if (table.units > 0).any() else None

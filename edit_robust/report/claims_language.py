@@ -36,9 +36,9 @@ from edit_robust.report.claim_walks import (
     walks,
     where_broken,
 )
-from edit_robust.report.tables_language import DISABLING, Table
+from edit_robust.report.tables_language import DISABLING
 
-__all__ = ["COLUMNS", "NOTE", "TITLES", "cells", "claims", "shown", "to_markdown"]
+__all__ = ["COLUMNS", "NOTE", "TITLES", "cells", "claims", "to_markdown"]
 
 COLUMNS = ("claim", "at", "difference", "low", "high", "units", "seeds", "models", "verdict", "note")
 #: MEND is dead where of the edits after the first of these numbers and until the second fewer than half take.
@@ -263,8 +263,3 @@ def cells(table: pd.DataFrame) -> list[list[str]]:
 def to_markdown(table: pd.DataFrame) -> str:
     """The claims as a Markdown table with a paragraph on how to read it."""
     return TEXT.to_markdown(table)
-
-
-def shown(runs: Sequence[RunData]) -> Table | None:
-    """The claims for the page, where some line has more than one unit."""
-    return TEXT.shown(claims(runs))

@@ -28,9 +28,8 @@ from edit_robust.report.claim_curves import MARGIN, MIN_ALPHAS
 from edit_robust.report.claim_rows import UNIT, Place, pairs_of, per_unit, row
 from edit_robust.report.claim_text import ClaimText
 from edit_robust.report.claims import COLUMNS, COUNTED, TITLES, role
-from edit_robust.report.tables_language import Table
 
-__all__ = ["COLUMNS", "NOTE", "claims", "shown", "to_markdown"]
+__all__ = ["COLUMNS", "NOTE", "claims", "to_markdown"]
 
 ONE, ALL = "one layer", "the whole tower"
 #: The paper's two ways of patching, by what `role` calls them.
@@ -354,8 +353,3 @@ TEXT = ClaimText(
 def to_markdown(table: pd.DataFrame) -> str:
     """The claims as a Markdown table with a paragraph on how to read it."""
     return TEXT.to_markdown(table)
-
-
-def shown(runs: Sequence[RunData]) -> Table | None:
-    """The claims for the page, where some line has more than one unit."""
-    return TEXT.shown(claims(runs))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ AGREES, DISAGREES, NOT_SEEN = "agrees", "disagrees", "not seen"
 MIXED = "mixed"
 NO_RUNS = "no run at hand can be asked"
 HEADINGS = ("paper, section", "claim", "line", "decided by", "value [95 % interval]", "units", "verdict", "note")
+TITLE = "What the papers claim, and what these runs show"
 NOTE = (
     "A claim agrees or disagrees where the whole 95 % interval of its line lies on one side of zero (or the test says "
     "so at 5 %); everything else is `not seen`, with the reason. Values are fractions, set so that zero is no "
@@ -127,7 +128,26 @@ def cells(table: pd.DataFrame) -> list[tuple[str, ...]]:
 def as_table(table: pd.DataFrame) -> Table:
     """The findings as a page shows them."""
     lines = tuple(tuple(text.replace("|", "/") for text in line) for line in cells(table))
-    return Table("findings", "Every claim of both papers, and what these runs show", NOTE, HEADINGS, lines)
+    return Table("findings", TITLE, NOTE, HEADINGS, lines)
+
+
+def shown(runs: Sequence[RunData]) -> Table | None:
+    """The findings for a page about several runs: the claims that these can be asked about, where one line has more
+    than one unit."""
+    if len(runs) < 2:
+        return None
+    table = findings(runs)
+    asked = table[table.note != NO_RUNS]
+    if not (asked.units > 1).any():
+        return None
+    found = as_table(asked)
+    n, of = asked.finding.nunique(), len(catalogue())
+    rest = (
+        ""
+        if n == of
+        else f" These runs can be asked about {n} of the {of} claims; the others need runs of other kinds."
+    )
+    return replace(found, caption=found.caption + rest)
 
 
 def write_findings(table: pd.DataFrame, path: Path) -> Path:

@@ -18,8 +18,7 @@ from edit_robust.figures import ALL, Module, applies, suited
 from edit_robust.figures.frame import RunData, setting
 from edit_robust.figures.grouping import APART, Group, flatten, groups
 from edit_robust.figures.style import Figure
-from edit_robust.report import claims_language, claims_patching
-from edit_robust.report.claims import shown
+from edit_robust.report import findings
 from edit_robust.report.glossary import explained
 from edit_robust.report.grid import columns_of, grid, side_by_side
 from edit_robust.report.numbers import amount, finite, share
@@ -209,10 +208,7 @@ def overview(runs: Sequence[RunData], labels: Mapping[str, str]) -> dict[str, An
 
 def all_tables(runs: Sequence[RunData]) -> list[Table]:
     """Tables about several runs: editors side by side, autopsies, the papers' claims, warning signs."""
-    found = [*tables(runs), claims_patching.shown(runs), claims_language.shown(runs)]
-    if (told := shown(runs)) is not None:
-        title = "What the vision paper says, and what these runs show"
-        found.append(Table("claims", title, told["note"], told["columns"], told["lines"]))
+    found = [*tables(runs), findings.shown(runs)]
     if (signs := signs_shown(runs)) is not None:
         title = "Which edits broke the model, and whether one could have known"
         found.append(Table("signs", title, signs["note"], signs["columns"], signs["lines"]))

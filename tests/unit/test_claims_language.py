@@ -12,10 +12,11 @@ from helpers.walk_runs import UNITS, flat, walk_run, walk_runs
 
 from edit_robust.core.errors import UserError
 from edit_robust.figures.frame import RunData
+from edit_robust.report import findings
 from edit_robust.report.claim_files import write_claims
 from edit_robust.report.claim_lines import fieller
 from edit_robust.report.claim_walks import walks
-from edit_robust.report.claims_language import COLUMNS, cells, claims, shown, to_markdown
+from edit_robust.report.claims_language import COLUMNS, cells, claims, to_markdown
 from edit_robust.report.html import write_report
 
 DISABLING = {"culprit_kind": "disabling edit"}
@@ -249,7 +250,7 @@ def test_walks_of_one_order_are_one_unit() -> None:
     runs = [walk_run(forgotten=slow(0.1), length=length) for length in (100, 120)]
     one = found(runs, "gradual phase of rome")
     assert (one.units, one.verdict, one.note.split("; ")[-1]) == (1, "not seen", "one unit: no verdict")
-    assert shown(runs) is None and claims([]).empty and list(claims([]).columns) == list(COLUMNS)
+    assert findings.shown(runs) is None and claims([]).empty and list(claims([]).columns) == list(COLUMNS)
 
 
 def test_page_and_files(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_page_and_files(tmp_path: Path) -> None:
     )
     assert cells(table)[0][3] == "2 / 1 / 2"
     page = write_report(runs, tmp_path / "page.html").read_text()
-    assert "What the scaling paper says" in page and "What the vision paper says" not in page
+    assert findings.TITLE in page and "MEMIT breaks later than ROME" in page and "1-LI" not in page
     written = pd.read_csv(write_claims(runs, tmp_path / "sub" / "claims.csv"))
     assert list(written.columns) == list(COLUMNS) and np.allclose(written.low, table.low, equal_nan=True)
     assert write_claims(runs, tmp_path / "claims.md").read_text() == text

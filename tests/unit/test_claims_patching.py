@@ -11,9 +11,9 @@ import pytest
 from helpers.patching_runs import Shape, patched, with_reference
 
 from edit_robust.figures.frame import RunData
-from edit_robust.report import claims_patching
+from edit_robust.report import claims_patching, findings
 from edit_robust.report.claim_files import write_claims
-from edit_robust.report.claims_patching import COLUMNS, claims, shown, to_markdown
+from edit_robust.report.claims_patching import COLUMNS, claims, to_markdown
 
 TASKS = ("digits", "mnist", "scene-digits")
 SEEDS = (0, 1)
@@ -143,7 +143,7 @@ def test_runs_that_cannot_tell() -> None:
     assert set(table[~table.claim.str.startswith("interpolation")].verdict) == {"not seen"}
     assert "needs two seeds" in found(table, "1-LI is above").note
     assert "needs runs of one layer and of the whole tower" in found(claims(alone[:1]), "1-LI is above").note
-    assert shown(alone) is None and claims([]).empty
+    assert findings.shown(alone) is None and claims([]).empty
     words = RunData("w", alone[0].records, {**alone[0].config, "task": {"name": "scene-world"}})
     assert claims([words]).empty  # no task in words was taught
 
@@ -154,6 +154,6 @@ def test_as_files(runs: list[RunData], agreeing: pd.DataFrame, tmp_path: Path) -
     assert "seeds / pairs / units" in text and "seeds / tasks / units" in text  # both of the vision paper's tables
     table = pd.read_csv(write_claims(runs, tmp_path / "claims.csv"))
     assert (table.claim.str.startswith("1-LI is above the whole tower")).any()
-    page = shown(runs)
+    page = findings.shown(runs)
     assert page is not None and len({len(line) for line in page.lines}) == 1
     assert to_markdown(agreeing).count("\n| ") > 20

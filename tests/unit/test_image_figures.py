@@ -26,7 +26,7 @@ from edit_robust.figures.vision import (
     triple,
 )
 from edit_robust.figures.vision.common import best_layers, gather, image_runs, methods, signed, whole
-from edit_robust.report import summary_table, verdict, write_report
+from edit_robust.report import findings, summary_table, verdict, write_report
 from edit_robust.report.grid import described, grid
 from edit_robust.report.numbers import difference, share
 
@@ -292,4 +292,4 @@ def test_page_about_images_and_language(runs: list[RunData], tmp_path: Path, mon
     assert "Edit under corruptions (eq. 2)" in only and "Division factor" not in only and "neighbouring" not in only
     both = write_report([*runs[1:3], language()], tmp_path / "all.html").read_text(encoding="utf-8")
     assert "Division factor" in both and "images of the edit" in both
-    assert "What the vision paper says" in both and 'id="figure-tradeoff"' in both and 'id="figure-edits"' in both
+    assert findings.TITLE in both and 'id="figure-tradeoff"' in both and 'id="figure-edits"' in both
