@@ -142,11 +142,7 @@ def shown(runs: Sequence[RunData]) -> Table | None:
         return None
     found = as_table(asked)
     n, of = asked.finding.nunique(), len(catalogue())
-    rest = (
-        ""
-        if n == of
-        else f" These runs can be asked about {n} of the {of} claims; the others need runs of other kinds."
-    )
+    rest = f" These runs can be asked about {n} of the {of} claims; the others need other runs." if n < of else ""
     return replace(found, caption=found.caption + rest)
 
 
