@@ -7,7 +7,7 @@ what does not depend on the argument is never computed again. The arithmetic is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _MASKS = (torch.bool, torch.uint8)
+_NESTED = (list, tuple)  # made once: `list | tuple` is made anew wherever it stands
 
 
 class Differentiable:
@@ -72,12 +73,10 @@ class _Operation:
 
     def locate(self, memory: dict[int, int]) -> None:
         """Find out `given` and `gave`; memory: of the tensors met so far, by id."""
-        for x, found in ((self.args, self.given), (tuple(self.kwargs.values()), self.given), (self.result, self.gave)):
-            for t in _tensors(x):
-                name = id(t)
-                if name not in memory:
-                    memory[name] = t.untyped_storage()._cdata  # the same for tensors that share memory
-                found.add(memory[name])
+        _note(self.args, memory, self.given)
+        if self.kwargs:
+            _note(self.kwargs.values(), memory, self.given)
+        _note((self.result,), memory, self.gave)
 
     def arguments(self) -> Iterator[tuple[Any, Any]]:
         """(argument of its schema, value), without those left out."""
@@ -113,6 +112,10 @@ class _Recording(TorchDispatchMode):
         super().__init__()
         self.operations = operations
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and what sees to that takes longer than a small operation
+
     def __enter__(self) -> Any:
         return self if self.operations is None else super().__enter__()
 
@@ -127,19 +130,23 @@ class _Recording(TorchDispatchMode):
         return result
 
 
+def _note(values: Iterable[Any], memory: dict[int, int], found: set[int]) -> None:
+    """Add the memory of all tensors in nested lists and tuples."""
+    for t in values:
+        if isinstance(t, Tensor):
+            name = id(t)
+            if name not in memory:
+                memory[name] = t.untyped_storage()._cdata  # the same for tensors that share memory
+            found.add(memory[name])
+        elif isinstance(t, _NESTED):
+            _note(t, memory, found)
+
+
 def _tensors(x: Any) -> list[Tensor]:
     """All tensors in nested lists and tuples."""
     if isinstance(x, Tensor):
         return [x]
-    if not isinstance(x, list | tuple):
-        return []
-    found: list[Tensor] = []
-    for part in x:
-        if isinstance(part, Tensor):
-            found.append(part)
-        elif isinstance(part, list | tuple):
-            found += _tensors(part)
-    return found
+    return [t for part in x for t in _tensors(part)] if isinstance(x, _NESTED) else []
 
 
 #: Call the function with the values of some numbers, note its result under another one, and forget further ones.
@@ -170,7 +177,7 @@ class _Tape:
         if op.call is torch.ops.aten.detach.default:
             self._number[id(op.result)] = self._number[id(op.args[0])]
             return
-        nested = any(isinstance(a, list | tuple) and _tensors(a) for a in op.args)
+        nested = any(isinstance(a, _NESTED) and _tensors(a) for a in op.args)
         if nested or any(id(v) in self._number for v in op.kwargs.values()):
             given: Sequence[Any] = _tensors((op.args, tuple(op.kwargs.values())))
             function = _filled(op.call, op.args, op.kwargs)

@@ -48,8 +48,10 @@ def _by_step(records: pd.DataFrame, scope: str, probe: str, metric: str) -> pd.S
 
 
 def risks(table: pd.DataFrame, sign: Sign) -> tuple[np.ndarray, np.ndarray]:
-    """(risk, whether it broke the model) of the edits that told a sign and were made."""
-    told = table[table[sign.key].notna()] if sign.key in table else table.iloc[:0]
+    """(risk, whether it broke the model) of the edits that told a sign and were made; both empty where none did."""
+    if sign.key not in table:
+        return np.empty(0), np.empty(0, dtype=bool)
+    told = table[table[sign.key].notna()]
     if "refused" in told:
         told = told[told.refused == 0]
     return told[sign.key].map(sign.risk).to_numpy(dtype=float), told.broke.to_numpy(dtype=bool)

@@ -105,6 +105,10 @@ def test_figure_and_table() -> None:
     assert shown is not None and [line[2] for line in shown["lines"]] == ["low", "high"]
     assert shown["lines"][0][3].startswith("1.000 [") and shown["lines"][0][4] == "10 of 40"
     assert signs_markdown([run]).count("\n|") == 3 and signs_shown([]) is None and signs_markdown([]) == ""
+    other = {"editor": {"name": "memit"}}
+    alone = single_edits().query("metric != 'relative_norm'")  # an editor that does not tell one of the signs
+    both = warning_signs.draw([run, RunData("m", alone, {**run.config, **other}, {"unedited_perplexity": 5.0})])
+    assert [sum(t.get_text().startswith("AUC") for t in ax.texts) for ax in both.axes] == [0, 0, 2, 1]
     harmless = run_of(single_edits(every=100))
     assert "no edit broke the model" in str(
         [t.get_text() for ax in warning_signs.draw([harmless]).axes for t in ax.texts]
