@@ -25,7 +25,7 @@ from edit_robust.core.editable import Snapshot
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import Groups
-from edit_robust.editors.language.helpers.family import LayerProblem, bare_and_mean_keys
+from edit_robust.editors.language.helpers.family import LayerProblem, Read, bare_and_mean_keys
 from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.past import Past, Scaled
 from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
@@ -115,16 +115,18 @@ class Nse(RememberingEditor):
         targets: Float[Tensor, "n d"],
         infos: list[dict[str, float]],
         state: State[Any],
+        first: Read | None = None,
     ) -> Edit:
         base, passes = model.position, [0] * len(requests)
         written: dict[str, list[LowRank]] = {model.layers[n].weight_name: [] for n in state.layers}
         distance = before = self._distance(model, requests, targets, state)
         with model.held(state.changes(model)):
-            for _ in range(self.max_iterations - 1):
+            for i in range(self.max_iterations - 1):
                 some = self._due(distance)
                 if not some:
                     break
-                climb = self.climb(model, [requests[i] for i in some], targets[some], state)
+                begun = None if i or len(some) < len(requests) else first
+                climb = self.climb(model, [requests[i] for i in some], targets[some], state, begun)
                 for name, term in climb.terms.items():
                     assert isinstance(term, LowRank)
                     written[name].append(term)

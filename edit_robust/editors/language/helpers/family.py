@@ -13,7 +13,7 @@ A method is a subclass of `LayerEditor`: it says `factors`, V of dW = R V^T, or,
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -62,6 +62,20 @@ class LayerProblem:
     layer: Layer
     keys: Float[Tensor, "d_in n"]
     residual: Float[Tensor, "d_out n"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a layer is given before it is changed. bare: keys of the bare prompts.   keys: that are solved with.
+    residual: see `LayerEditor.residual`."""
+
+    bare: Float[Tensor, "n d_in"]
+    keys: Float[Tensor, "n d_in"]
+    residual: Float[Tensor, "n d_out"]
+
+    def one(self, i: int) -> Self:
+        """That of one request."""
+        return type(self)(self.bare[i : i + 1], self.keys[i : i + 1], self.residual[i : i + 1])
 
 
 @dataclass(frozen=True)
@@ -209,7 +223,10 @@ class LayerEditor(ABC):
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
         targets, infos = self.targets(model, requests, state)
-        return [self.spread(model, [r], targets[i : i + 1], [infos[i]], state) for i, r in enumerate(requests)]
+        first = self.read(model, requests, targets, state, 0)  # the same for all: the layers above are each one's own
+        return [
+            self.spread(model, [r], targets[i : i + 1], [infos[i]], state, first.one(i)) for i, r in enumerate(requests)
+        ]
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Edit:
         targets, infos = self.targets(model, requests, state)
@@ -222,31 +239,46 @@ class LayerEditor(ABC):
         targets: Float[Tensor, "n d"],
         infos: list[dict[str, float]],
         state: State[Any],
+        first: Read | None = None,
     ) -> Edit:
-        """The edit that gives the requests their targets; the model is left as found."""
+        """The edit that gives the requests their targets; the model is left as found. first: see `climb`."""
         base = model.position
         with model.held(state.changes(model)):
-            climb = self.climb(model, requests, targets, state)
+            climb = self.climb(model, requests, targets, state, first)
         delta = Delta(self.finish(model, climb.terms), base)
         carry = dict(climb.keys) if self.remembers else {}
         told = zip(infos, over_layers(climb.signs, len(requests)), strict=True)
         return refuse_nonfinite(Edit(delta, [{**i, **s, "delta_norm": delta.norm()} for i, s in told], carry))
 
+    def read(
+        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], i: int
+    ) -> Read:
+        """What the i-th layer is given, at the model's present weights."""
+        bare, keys = bare_and_mean_keys(model, state.layers[i], requests, state.given.groups)
+        return Read(bare, keys, self.residual(model, requests, targets, state, len(state.layers) - i))
+
     def climb(
-        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        state: State[Any],
+        first: Read | None = None,
     ) -> Climb:
-        """Change the layers, the lowest first, and leave them changed. Ends early at a change that is not finite."""
+        """Change the layers, the lowest first, and leave them changed. Ends early at a change that is not finite.
+
+        first: what the lowest layer is given, where that is known.
+        """
         terms: dict[str, Term] = {}
         read: dict[str, Tensor] = {}
         signs: dict[str, list[dict[str, float]]] = {}
         for i, name in enumerate(state.layers):
             layer = model.layers[name]
-            bare, keys = bare_and_mean_keys(model, name, requests, state.given.groups)
-            signs[name] = key_signs(bare, keys, state.given.inverses[name])
-            residual = self.residual(model, requests, targets, state, len(state.layers) - i)
-            read[name] = keys
-            k = keys.double().T
-            term = self.term(LayerProblem(layer, k, residual.T.to(k.device)), state)
+            now = self.read(model, requests, targets, state, i) if i or first is None else first
+            signs[name] = key_signs(now.bare, now.keys, state.given.inverses[name])
+            read[name] = now.keys
+            k = now.keys.double().T
+            term = self.term(LayerProblem(layer, k, now.residual.T.to(k.device)), state)
             terms[layer.weight_name] = term
             step = Delta({layer.weight_name: term}, model.position)
             if not step.finite():
