@@ -37,7 +37,7 @@ ALPHAS = [i / 10 for i in range(11)]
 CLASSES = ["dog", "cat", "car", "boat", "house", "tree", "road", "hat"]
 #: Edits of the last block: what is not shared, the part of the network above the edit, is small there.
 EDITS = [
-    [f"editor={editor}", "layer.index=5", f"editor.lr={0.001 * (i + 1):g}"]
+    [f"editor={editor}", "layer.index=9", f"editor.lr={0.001 * (i + 1):g}"]
     for editor in ("local-ft", "local-collision")
     for i in range(10)
 ]
@@ -88,6 +88,7 @@ def whole_row(model: Clip) -> Row:
     x, alphas = model.sample(8), [0.5, 1.0]
     names = [n for n, p in model.net.named_parameters() if p.requires_grad or n.startswith("visual.")]
     delta = Delta({n: Dense(0.01 * model.matrix(n)) for n in names}, model.base)
+    model.split_at(model.first_of(list(delta.terms)))  # is found out once a run
     plain: list[torch.Tensor] = []
     before = seconds(lambda: plain.append(model.logits(x)))
     found: list[torch.Tensor] = []
