@@ -112,7 +112,7 @@ def _panel(ax: Axes, found: Board, one: Metric) -> None:
     means = np.array([entry.marks[one.key].value[0] for entry in found.entries], dtype=float) * scale
     known = means[np.isfinite(means)]
     if log and len(known) and known.min() > 0 and known.max() / known.min() > 20:
-        ax.set_xscale("log")
+        style.log_x(ax)
     for y, entry in enumerate(found.entries):
         mark = entry.marks[one.key]
         mean, low, high = (scale * x for x in mark.value)
@@ -122,7 +122,7 @@ def _panel(ax: Axes, found: Board, one: Metric) -> None:
         reference = entry.label == found.reference
         color = style.INK if reference else style.PALETTE[0]
         if np.isfinite(low):
-            if one.unit in ("percent", "share") and one.better > 0:  # a t interval knows no bounds
+            if one.unit in ("percent", "share") and one.better:  # a t interval knows no bounds
                 low, high = max(low, 0.0), min(high, 100.0)
             ax.plot([low, high], [y, y], color=color, linewidth=1.6, zorder=2)
         face = color if reference or mark.differs else "white"

@@ -189,6 +189,15 @@ def log_axis(ax: Axes) -> None:
     ax.grid(False, which="minor")
 
 
+def log_x(ax: Axes) -> None:
+    """A logarithmic horizontal axis with few plain numbers."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(_Decades(numticks=4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(False, which="minor")
+
+
 class _Decades(LogLocator):
     """Ticks at powers of ten, and between them where few are in view: panels that share an axis see what all need."""
 

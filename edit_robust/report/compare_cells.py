@@ -47,7 +47,7 @@ def full(mark: Mark, one: Metric) -> str:
     text = number(mean, one)
     if math.isfinite(low):
         top = {"percent": 100.0, "share": 1.0}.get(one.unit)
-        if top is not None and one.better > 0:  # a t interval knows no bounds
+        if top is not None and one.better:  # a t interval knows no bounds
             low, high = max(low, 0.0), min(high, top)
         text += f" [{number(low, one)}, {number(high, one)}]"
     return text + (f" ({rank_text(mark.rank)})" if mark.rank else "")

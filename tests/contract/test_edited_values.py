@@ -136,3 +136,25 @@ def test_weights_come_back_when_the_network_fails() -> None:
     for name, (place, value) in before.items():
         p = model.net.get_parameter(name)
         assert p.data_ptr() == place and torch.equal(p, value)
+
+
+@pytest.mark.parametrize("place", ["2", "3"])
+def test_a_change_of_few_directions_runs_through_its_factors(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a convolution and at a linear layer, with a bias beside; its product is never made."""
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(768, 40), nn.ReLU(), nn.Linear(40, 24), nn.ReLU(), nn.Linear(24, 5))
+    model = network() if place == "2" else Classifier(net=linear, input_size=16, device="cpu", batch_size=4)
+    layer = next(one for one in model.layers.values() if one.name == place)
+    d_out, d_in = layer.shape
+    g = torch.Generator().manual_seed(3)
+    rank = 2 if place == "2" else 1
+    low = LowRank(0.1 * torch.randn(d_out, rank, generator=g), torch.randn(d_in, rank, generator=g))
+    bias = Dense(0.1 * torch.randn(d_out, 1, generator=g))
+    delta = Delta({layer.weight_name: low, f"{place}.bias": bias}, model.base)
+    x = model.sample(4)
+    with torch.no_grad():
+        expected = one_by_one(model, x, [delta])[0]
+    monkeypatch.setattr(LowRank, "dense", mock.Mock(side_effect=AssertionError("made")))
+    found = model.logits_along(x, [(delta, ALPHAS)])[0]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert (found[-1] - found[0]).abs().max() > 0.01

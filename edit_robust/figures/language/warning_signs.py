@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edit_robust.core.signs import Sign, known
 from edit_robust.evaluate.single_edits import harms, risks
@@ -76,23 +75,11 @@ def scatter(ax: style.Axes, tables: dict[Group, pd.DataFrame], sign: Sign) -> No
         return
     style.log_axis(ax)
     if sign.key != "cos_bare_mean":
-        log_x(ax)
+        style.log_x(ax)
     befores = [run.summary.get("unedited_perplexity") for group in tables for run in group.runs]
     known_before = [float(b) for b in befores if isinstance(b, int | float)]
     if known_before:
         style.levels(ax, [2 * float(np.median(known_before))], [style.GREY], percent=False)
-
-
-def log_x(ax: style.Axes) -> None:
-    """A logarithmic horizontal axis with few plain numbers."""
-    values = np.concatenate([np.ma.filled(dots.get_offsets(), np.nan)[:, 0].astype(float) for dots in ax.collections])
-    span = float(np.log10(np.nanmax(values) / np.nanmin(values)))
-    ax.set_xscale("log")
-    ticks = (1.0, 2.0, 5.0) if span < 1.2 else (1.0, 3.0) if span < 2.0 else (1.0,)
-    ax.xaxis.set_major_locator(LogLocator(subs=ticks, numticks=4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.plain(value)))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.grid(False, which="minor")
 
 
 def curve(ax: style.Axes, tables: dict[Group, pd.DataFrame], sign: Sign) -> None:

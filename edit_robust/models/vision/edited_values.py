@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from edit_robust.core import Delta, Layer
+from edit_robust.core import Delta, Layer, LowRank
 from edit_robust.core.editable import Editable
 
 #: Bytes of edited values that are kept from one batch of images to the next; on a GPU a share of what is free.
@@ -96,7 +96,10 @@ def room(device: torch.device) -> int:
 def added_by(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Tensor:
     """What a change of a projection's weight and bias adds to its output."""
     found = torch.zeros((), device=h.device, dtype=h.dtype)
-    for name in delta.terms:
+    for name, term in delta.terms.items():
+        if name == layer.weight_name and isinstance(term, LowRank) and _few(layer, term):
+            found = found + _through(layer, term, h)
+            continue
         change = values.change(delta, name, h)
         if name == layer.weight_name:
             found = found + apply(layer, layer.native(change), h)
@@ -104,6 +107,21 @@ def added_by(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Ten
             b = change.reshape(-1)
             found = found + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
     return found
+
+
+def _few(layer: Layer, term: LowRank) -> bool:
+    """Whether a change goes through so few directions that its factors cost less than their product."""
+    groups = layer.module.groups if isinstance(layer.module, nn.Conv2d) else 1
+    return groups == 1 and 4 * term.u.shape[1] <= min(term.shape)
+
+
+def _through(layer: Layer, term: LowRank, h: Tensor) -> Tensor:
+    """u (v^T h): the layer with v^T as its weight, then u at every place."""
+    u, v = term.u.to(h.device, h.dtype), term.v.to(h.device, h.dtype)
+    if layer.kind != "conv2d":
+        return nn.functional.linear(nn.functional.linear(h, v.T), u)
+    few = apply(layer, v.T.reshape(v.shape[1], *layer.weight.shape[1:]), h)
+    return nn.functional.conv2d(few, u[:, :, None, None])
 
 
 def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:
