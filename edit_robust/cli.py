@@ -18,6 +18,7 @@ from edit_robust.verbs.evaluate import evaluate
 from edit_robust.verbs.export import export
 from edit_robust.verbs.finding import Names, Outputs, found_runs
 from edit_robust.verbs.findings import findings
+from edit_robust.verbs.make_pairs import make_pairs
 from edit_robust.verbs.report import report
 from edit_robust.verbs.reproduce import reproduce
 
@@ -167,6 +168,7 @@ def autopsy(
 
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
 app.command()(collect)
+app.command()(make_pairs)
 app.command()(export)
 app.command()(apply)
 app.command()(compare)

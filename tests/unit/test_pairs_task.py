@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +9,12 @@ import pytest
 import torch
 from helpers.errors import fails
 from helpers.pictures import NAMES, clean_of, pair_rows, pairs_task, picture, save, table
+from helpers.runs import CommandLine
 
 from edit_robust.core.errors import UserError
 from edit_robust.core.image_files import read_image, read_mask
 from edit_robust.core.images import ImageSet, Triples
 from edit_robust.tasks.vision.pairs import Pairs, read_pairs, split_rows
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_pairs_protocol(tmp_path: Path) -> None:
@@ -162,21 +159,12 @@ def test_natural_shifts_in_their_own_folders(tmp_path: Path) -> None:
     assert found["imagenet-r-unmasked"] == ([0, 1], None)
 
 
-def script(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run scripts/make_pairs.py in this process; its exit code."""
-    path = ROOT / "scripts" / "make_pairs.py"
-    spec = importlib.util.spec_from_file_location("make_pairs", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "make_pairs", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
-    with pytest.raises(SystemExit) as ended:
-        module.main()
-    return int(ended.value.code or 0)
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capsys)
 
 
-def test_make_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_make_pairs(tmp_path: Path, say: CommandLine) -> None:
     rows = pair_rows(tmp_path, 4)
     photos = [{"name": Path(r["path"]).stem, "class": r["label"] + 1, "author": "x"} for r in rows]
     source = table(tmp_path / "images.csv", photos)
@@ -184,8 +172,8 @@ def test_make_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     columns = ["--id-column", "name", "--label-column", "class", "--label-offset", "-1"]
     images_folder = ["--images", str(tmp_path / "clean")]
     given = [source, str(tmp_path / "snow.pt"), *columns, "--out", str(tmp_path / "out")]
-    assert script(monkeypatch, *given, *images_folder, "--variants", "2") == 0
-    assert "8 pairs of 4 photographs" in capsys.readouterr().out
+    told = say("make-pairs", *given, *images_folder, "--variants", "2")
+    assert told.code == 0 and "8 pairs of 4 photographs" in told.out
     task = Pairs(str(tmp_path / "out/pairs.csv"), str(tmp_path / "out/originals.csv"))
     (request,) = task.requests()
     x = request.x
@@ -201,12 +189,11 @@ def test_make_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         ([*images_folder, "--masks", str(tmp_path / "edited")], "none is called"),
         ([*images_folder, "--label-offset", "-9"], "is no index"),
     ):
-        assert script(monkeypatch, *given, *wrong) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and words in error and error.count("\n") == 1
+        told = say("make-pairs", *given, *wrong)
+        assert told.code == 2 and words in told.err and told.err.count("\n") == 1
 
 
-def test_make_pairs_from_folders_with_masks(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_pairs_from_folders_with_masks(tmp_path: Path, folder: Path, say: CommandLine) -> None:
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     save(tmp_path / "snow.png", np.full((9, 9, 3), 255, np.uint8))
     half = np.zeros((12, 16), np.uint8)
@@ -215,7 +202,7 @@ def test_make_pairs_from_folders_with_masks(tmp_path: Path, folder: Path, monkey
         save(tmp_path / "masks" / f"{path.parent.name}_{path.name}", half)
     given = [str(folder), str(tmp_path / "snow.png"), "--classes", str(tmp_path / "names.txt")]
     masks = ["--masks", str(tmp_path / "masks"), "--out", str(tmp_path / "out")]
-    assert script(monkeypatch, *given, *masks) == 0
+    assert say("make-pairs", *given, *masks).code == 0
     rows = read_pairs(str(tmp_path / "out/pairs.csv"), None, "task.path")
     assert [r.label for r in rows] == [0, 0, 1, 1, 3, 3]
     assert np.array_equal(read_mask(rows[0].mask or ""), half > 0)

@@ -1,26 +1,17 @@
 """Make pairs of photographs for task=pairs: paste a texture, such as snow, on the ground of each.
 
-    python scripts/make_pairs.py PHOTOGRAPHS TEXTURE --out PAIRS            # a folder of class folders, or a .csv file
-    python scripts/make_pairs.py images.csv snowy_ground.pt --out PAIRS \\
-        --images images --id-column ImageId --label-column TrueLabel --label-offset -1
-
-Writes pairs.csv (path, edited_path, label, mask_path), originals.csv (path, label), and the edited images and masks.
-The ground is the lower part of a photograph with an uneven upper edge, or what --masks FOLDER marks: one image a
-photograph, under its name.
+Written are pairs.csv (path, edited_path, label, mask_path), originals.csv (path, label), and the edited images and masks.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from PIL import Image
 
 from edit_robust.core.errors import UserError, nearest
@@ -96,71 +87,66 @@ def write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
     write_text(path, text.getvalue())
 
 
-def make(
-    photographs: Annotated[Path, typer.Argument(help="class folders, or a .csv file with a path or id and a label")],
-    texture: Annotated[Path, typer.Argument(help="a .pt file with imgs [n, 3, h, w], an image, or a folder of them")],
-    out: Annotated[Path, typer.Option(help="folder to write to")] = Path("pairs"),
-    images: Annotated[Path | None, typer.Option(help="folder of the table's images; by default the table's")] = None,
-    id_column: Annotated[str, typer.Option(help="column with the file's path or name")] = "path",
-    label_column: Annotated[str, typer.Option(help="column with the class")] = "label",
-    label_offset: Annotated[int, typer.Option(help="added to labels; -1 where they count from 1")] = 0,
-    classes: Annotated[str | None, typer.Option(help="imagenet, or a file with one class name a line")] = None,
-    masks: Annotated[Path | None, typer.Option(help="folder of masks named like the photographs")] = None,
-    share: Annotated[float, typer.Option(help="share of the height that the ground takes, without --masks")] = 0.45,
-    variants: Annotated[int, typer.Option(help="textures a photograph; they take turns")] = 1,
-    n: Annotated[int | None, typer.Option(help="photographs to take; all by default")] = None,
-    seed: Annotated[int, typer.Option(help="of the ground's edge")] = 0,
-) -> None:
-    """Paste a texture on the ground of photographs and write the pairs."""
-    if not 0 < share < 1:
-        raise UserError(f"--share {share} must be between 0 and 1")
-    if variants < 1 or (n is not None and n < 1):
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """How pairs are made.
+
+    images: folder of a table's images; None: the table's.   id_column, label_column: the table's columns with a file's
+        path or name, and with its class.   label_offset: added to labels.   classes: see `class_names`.
+    masks: folder of masks named like the photographs; None: the lowest `share` of the height, with an uneven edge drawn
+        with `seed`.   variants: textures a photograph.   n: photographs to take; None: all.
+    """
+
+    images: Path | None = None
+    id_column: str = "path"
+    label_column: str = "label"
+    label_offset: int = 0
+    classes: str | None = None
+    masks: Path | None = None
+    share: float = 0.45
+    variants: int = 1
+    n: int | None = None
+    seed: int = 0
+
+
+def make_pairs(photographs: Path, texture: Path, out: Path, how: Making) -> tuple[int, int]:
+    """Write the pairs to a folder; how many, of how many photographs. UserError for whatever does not fit."""
+    if not 0 < how.share < 1:
+        raise UserError(f"--share {how.share} must be between 0 and 1")
+    if how.variants < 1 or (how.n is not None and how.n < 1):
         raise UserError("--variants and --n must be at least 1")
     textures = read_textures(texture, "TEXTURE")
-    if variants > len(textures):
-        raise UserError(f"--variants {variants}: {texture} holds {len(textures)} textures")
-    names = class_names(classes)
+    if how.variants > len(textures):
+        raise UserError(f"--variants {how.variants}: {texture} holds {len(textures)} textures")
+    names = class_names(how.classes)
     source = (
-        from_table(photographs, images, id_column, label_column, label_offset, names)
+        from_table(photographs, how.images, how.id_column, how.label_column, how.label_offset, names)
         if photographs.suffix.lower() == ".csv"
         else from_folders(photographs, names)
     )
-    chosen = list(source)[:n]
-    by_stem = {} if masks is None else {p.stem: p for p in masks.iterdir() if p.suffix.lower() in EXTENSIONS}
+    chosen = list(source)[: how.n]
+    by_stem = {} if how.masks is None else {p.stem: p for p in how.masks.iterdir() if p.suffix.lower() in EXTENSIONS}
     pairs, originals = [], []
     for i, photograph in enumerate(chosen):
         clean = read_image(photograph.path)
         size = (clean.shape[0], clean.shape[1])
-        if masks is None:
-            mask = ground(*size, share, np.random.default_rng([seed, i]))
+        if how.masks is None:
+            mask = ground(*size, how.share, np.random.default_rng([how.seed, i]))
         elif photograph.name in by_stem:
             mask = read_mask(by_stem[photograph.name], size)
         else:
-            raise UserError(f"--masks {masks}: none is called {photograph.name}; {nearest(photograph.name, by_stem)}")
+            raise UserError(
+                f"--masks {how.masks}: none is called {photograph.name}; {nearest(photograph.name, by_stem)}"
+            )
         path = Path(os.path.relpath(photograph.path, out)).as_posix()
         originals.append([path, str(photograph.label)])
         mask_path = f"masks/{photograph.name}.png"
         save(mask.astype(np.uint8) * 255, out / mask_path)
-        for v in range(variants):
+        for v in range(how.variants):
             k = (i + v) % len(textures)
             edited = f"edited/{photograph.name}_{k}.png"
             save(paste(clean, fitted(textures[k], size), mask), out / edited)
             pairs.append([path, edited, str(photograph.label), mask_path])
     write_table(out / "pairs.csv", ["path", "edited_path", "label", "mask_path"], pairs)
     write_table(out / "originals.csv", ["path", "label"], originals)
-    print(f"{len(pairs)} pairs of {len(chosen)} photographs: {out / 'pairs.csv'}; clean ones: {out / 'originals.csv'}")
-
-
-def main() -> None:
-    """The command line; what a user can put right is one line, and exit code 2."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(help=__doc__)(make)
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-if __name__ == "__main__":
-    main()
+    return len(pairs), len(chosen)
