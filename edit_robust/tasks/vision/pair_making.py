@@ -1,6 +1,7 @@
 """Make pairs of photographs for task=pairs: paste a texture, such as snow, on the ground of each.
 
-Written are pairs.csv (path, edited_path, label, mask_path), originals.csv (path, label), and the edited images and masks.
+Written are pairs.csv (path, edited_path, label, mask_path), originals.csv (path, label), and the edited images and
+masks.
 """
 
 from __future__ import annotations
@@ -135,9 +136,8 @@ def make_pairs(photographs: Path, texture: Path, out: Path, how: Making) -> tupl
         elif photograph.name in by_stem:
             mask = read_mask(by_stem[photograph.name], size)
         else:
-            raise UserError(
-                f"--masks {how.masks}: none is called {photograph.name}; {nearest(photograph.name, by_stem)}"
-            )
+            words = nearest(photograph.name, by_stem)
+            raise UserError(f"--masks {how.masks}: none is called {photograph.name}; {words}")
         path = Path(os.path.relpath(photograph.path, out)).as_posix()
         originals.append([path, str(photograph.label)])
         mask_path = f"masks/{photograph.name}.png"
