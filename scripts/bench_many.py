@@ -4,8 +4,9 @@ Alphas: the change of one projection of CLIP ViT-L/14's image tower (random weig
 in the last third) at eleven alphas. What lies below runs once, the projection twice, what lies above eleven times. Full
 passes are timed at some of the alphas, and their seconds taken times what is left out.
 Whole: a change of every parameter of the same tower; what an alpha costs, in plain forward passes.
-Runs: 20 finished runs of scene-cnn's last block are asked about ImageNet-C's 95 variants, once one by one and once in
-one pass over the images, by what `edit-robust evaluate` calls. Corrupted images are not stored, as at ImageNet's size.
+Runs: 20 finished runs of scene-cnn's last layer are asked about ImageNet-C's 95 variants, once one by one and once in
+one pass over the images, by what `edit-robust evaluate` calls: runs whose change is of rank 1, and such whose change is
+a whole matrix, which the layer has to be run with anew for each. Images are not stored, as at ImageNet's size.
 
 Seconds are those of the processor, with one thread. The exit code says whether all is equal and fast enough.
 """
@@ -35,12 +36,11 @@ from edit_robust.runs.reader import Run
 
 ALPHAS = [i / 10 for i in range(11)]
 CLASSES = ["dog", "cat", "car", "boat", "house", "tree", "road", "hat"]
-#: Edits of the last block: what is not shared, the part of the network above the edit, is small there.
-EDITS = [
-    [f"editor={editor}", "layer.index=9", f"editor.lr={0.001 * (i + 1):g}"]
-    for editor in ("local-ft", "local-collision")
-    for i in range(10)
-]
+#: Edits of the last layer, by what they change, and the least ratio: what is not shared is the layer with the change.
+EDITS = {
+    "of rank 1": (["editor=low-rank", "editor.restarts=1"], 8.0),
+    "of whole matrices": (["editor=local-ft"], 4.0),
+}
 SMALL = ["model=scene-cnn", "task=scene-world", "task.natural=[]", "task.n_search=8", "editor.max_epochs=1"]
 ASKED = ["measure=[image-answers]", "corruption=imagenet-c", "shifts.store_gb=0", "figures=false", "threads=1"]
 
@@ -100,17 +100,19 @@ def whole_row(model: Clip) -> Row:
     return Row(what, 8, before, here, before / here, 1 / 1.2, f"logits to {off:.0e}", not off <= 1e-5)
 
 
-def finished(folder: Path, n: int, images: int) -> None:
-    """n runs that edited and asked nothing."""
-    sizes = [f"task.n_validation={images}", f"task.n_edit={images // 4}", f"paths.outputs={folder}"]
-    for more in EDITS[:n]:
-        given = [*SMALL, *sizes, *more, "measure=[edits]", "tracker=none", "figures=false", "device=cpu", "threads=1"]
+def finished(folder: Path, how: list[str], n: int, images: int) -> None:
+    """n runs that edited, each with its own learning rate, and asked nothing."""
+    sizes = [f"task.n_validation={images}", f"task.n_edit={images // 4}", f"paths.outputs={folder}", "layer.index=9"]
+    for i in range(n):
+        given = [*SMALL, *sizes, *how, f"editor.lr={0.001 * (i + 1):g}", "measure=[edits]", "tracker=none"]
+        given += ["figures=false", "device=cpu", "threads=1"]
         execute(experiment(compose(given)), Ui(quiet=True))
 
 
-def runs_row(folder: Path, n: int, images: int) -> Row:
-    """n finished runs asked one by one, and in one pass."""
-    finished(folder / "made", n, images)
+def runs_row(folder: Path, what: str, n: int, images: int) -> Row:
+    """n finished runs asked one by one, and in one pass. what: of EDITS."""
+    how, floor = EDITS[what]
+    finished(folder / "made", how, n, images)
     found: dict[str, list[Run]] = {}
 
     def ask(name: str, how: Callable[[list[Any]], list[Run]]) -> float:
@@ -125,16 +127,17 @@ def runs_row(folder: Path, n: int, images: int) -> Row:
     pairs = list(zip(found["alone"], found["beside"], strict=True))
     same = [(a.path / "records.jsonl").read_bytes() == (b.path / "records.jsonl").read_bytes() for a, b in pairs]
     kept = [all((x == b.right(s)[k]).all() for s in (0, 1) for k, x in a.right(s).items()) for a, b in pairs]
-    what = f"{n} runs of scene-cnn asked about 96 x {images + images // 4} images"
+    told = f"{n} runs of scene-cnn, changes {what}, asked about 96 x {images + images // 4} images"
     equal = f"records and outcomes of {sum(map(all, zip(same, kept, strict=True)))} of {n} runs are the same"
-    return Row(what, n, before, here, before / here, 8.0, equal, not all(same) or not all(kept))
+    return Row(told, n, before, here, before / here, floor, equal, not all(same) or not all(kept))
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """All rows, or those of `args.only`."""
     if not args.only or "runs" in args.only:
-        with tempfile.TemporaryDirectory() as name:
-            yield runs_row(Path(name), args.runs, args.images)
+        for what in EDITS:
+            with tempfile.TemporaryDirectory() as name:
+                yield runs_row(Path(name), what, args.runs, args.images)
     if not args.only or {"alphas", "whole"} & set(args.only):
         model = tower()
         if not args.only or "alphas" in args.only:
