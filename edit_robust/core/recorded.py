@@ -16,6 +16,25 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_ATEN = torch.ops.aten
+#: PyTorch's own functions for operations as they are recorded: the same kernels, found in half the time.
+_DIRECT: dict[Any, Callable[..., Any]] = {
+    _ATEN.view.default: Tensor.view,
+    _ATEN.expand.default: Tensor.expand,
+    _ATEN.transpose.int: torch.transpose,
+    _ATEN.t.default: torch.t,
+    _ATEN.unsqueeze.default: torch.unsqueeze,
+    _ATEN.squeeze.dim: torch.squeeze,
+    _ATEN.select.int: torch.select,
+    _ATEN.add.Tensor: torch.add,
+    _ATEN.sub.Tensor: torch.sub,
+    _ATEN.mul.Tensor: torch.mul,
+    _ATEN.div.Tensor: torch.div,
+    _ATEN.mm.default: torch.mm,
+    _ATEN.bmm.default: torch.bmm,
+    _ATEN.addmm.default: torch.addmm,
+    _ATEN.native_layer_norm.default: torch.native_layer_norm,
+}
 _MASKS = (torch.bool, torch.uint8)
 _NESTED = (list, tuple)  # made once: `list | tuple` is made anew wherever it stands
 
@@ -174,7 +193,7 @@ class _Tape:
     def _steps(self, op: _Operation, moving: set[int]) -> Iterator[_Step]:
         if not op.gave & moving:
             return
-        if op.call is torch.ops.aten.detach.default:
+        if op.call is _ATEN.detach.default:
             self._number[id(op.result)] = self._number[id(op.args[0])]
             return
         nested = any(isinstance(a, _NESTED) and _tensors(a) for a in op.args)
@@ -182,7 +201,8 @@ class _Tape:
             given: Sequence[Any] = _tensors((op.args, tuple(op.kwargs.values())))
             function = _filled(op.call, op.args, op.kwargs)
         else:
-            given, function = op.args, partial(op.call, **op.kwargs) if op.kwargs else op.call
+            call = _DIRECT.get(op.call, op.call)
+            given, function = op.args, partial(call, **op.kwargs) if op.kwargs else call
         inputs = tuple(self._input(value) for value in given)
         if isinstance(op.result, Tensor):
             yield function, inputs, self._output(op.result), ()
