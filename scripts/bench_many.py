@@ -38,7 +38,7 @@ ALPHAS = [i / 10 for i in range(11)]
 CLASSES = ["dog", "cat", "car", "boat", "house", "tree", "road", "hat"]
 #: Edits of the last layer, by what they change, and the least ratio: what is not shared is the layer with the change.
 EDITS = {
-    "of rank 1": (["editor=low-rank", "editor.restarts=1"], 8.0),
+    "of rank 1": (["editor=low-rank", "editor.restarts=1"], 4.0),
     "of whole matrices": (["editor=local-ft"], 4.0),
 }
 SMALL = ["model=scene-cnn", "task=scene-world", "task.natural=[]", "task.n_search=8", "editor.max_epochs=1"]
