@@ -13,7 +13,7 @@ import pytest
 from edit_robust.core.errors import UserError
 from edit_robust.trackers import NoTracker, Tracker, WandbTracker
 from edit_robust.trackers.base import key_of
-from edit_robust.trackers.wandb import row_of
+from edit_robust.trackers.wandb import import_early, row_of
 
 RECORD = {"step": 3, "alpha": 1.0, "n_edits": 3, "scope": "at-edit", "probe": "edit", "shift": "none", "severity": 0}
 RECORD |= {"layer": "", "metric": "success", "value": 0.5, "n": 1, "run": "r"}
@@ -224,3 +224,22 @@ def test_the_real_package_offline(monkeypatch, tmp_path: Path, capfd, caplog: py
     assert list((tmp_path / "wandb").glob("offline-run-*/run-abc.wandb"))
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_wandb_is_imported_before_the_large_libraries_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fails(name: str) -> None:
+        asked.append(name)
+        raise ImportError("another release")
+
+    monkeypatch.setattr("edit_robust.trackers.wandb.import_module", fails)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for without in (["tracker=none"], ["editor=rome", "tracker.mode=disabled"]):
+        import_early(without)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    import_early(["editor=rome"])
+    assert asked == []
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    import_early(["editor=rome"])  # what is not there is no matter
+    assert [name.partition(".")[0] for name in asked] == ["wandb"]
