@@ -40,10 +40,10 @@ bench: $(READY) ## Measure how fast it is, against what one would run otherwise;
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_solves.py
 	$(BIN)/python scripts/bench_single.py
-	$(BIN)/python scripts/bench_many.py
 	$(BIN)/python scripts/bench_sweeps.py
 	$(BIN)/python scripts/bench_retention.py --edits 40
 	$(BIN)/python scripts/bench_downstream.py
+	$(BIN)/python scripts/bench_many.py
 
 assets: $(READY) ## Make the built-in worlds' models again (about two hours)
 	for seed in 0 1; do \

@@ -7,6 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,6 @@ class World:
 
     folder: Path
     model: CausalLM
-    plain: CausalLM
     requests: list[TextRequest]
     templates: list[str]
 
@@ -79,11 +79,14 @@ class World:
                     neighbours=tuple((context.replace("{}", p), answer) for p, answer in r.neighbours),
                 )
             )
-        model, plain = (CausalLM(str(folder / "model"), device="cpu", fast=fast) for fast in (True, False))
-        return World(folder, model, plain, requests, contexts)
+        return World(folder, CausalLM(str(folder / "model"), device="cpu"), requests, contexts)
+
+    @cached_property
+    def plain(self) -> CausalLM:
+        """The model with its network as transformers loads it."""
+        return CausalLM(str(self.folder / "model"), device="cpu", fast=False)
 
     def reference(self, layer: int) -> ReferenceRome:
-        """On the network as transformers loads it."""
         return ReferenceRome(self.plain.net, self.model.text, self.model.layer_at(layer).name)
 
 

@@ -161,9 +161,10 @@ def main(argv: Sequence[str]) -> list[BaseException]:
         if args.cfg or args.info:
             compose(args.overrides, args.config_dir)
         else:
-            import_early(args.overrides)
             for overrides in jobs(args.overrides, args.config_dir, args.multirun):
-                check(compose(overrides, args.config_dir))
+                cfg = compose(overrides, args.config_dir)
+                import_early(cfg.tracker)
+                check(cfg)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come here whole; how to show them is decided here
     ours_first(conf_dir())
     FAILURES.clear()

@@ -43,6 +43,12 @@ class Metric:
     better: int
     ratio: bool = False
 
+    def within(self, interval: Interval) -> Interval:
+        """The interval cut to what a rate can be, where the number judges an edit: a t interval knows no bounds."""
+        mean, low, high = interval
+        top = {"percent": 100.0, "share": 1.0}.get(self.unit)
+        return interval if top is None or not self.better else (mean, max(low, 0.0), min(high, top))
+
 
 @dataclass(frozen=True)
 class Mark:

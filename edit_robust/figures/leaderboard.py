@@ -115,15 +115,13 @@ def _panel(ax: Axes, found: Board, one: Metric) -> None:
         style.log_x(ax)
     for y, entry in enumerate(found.entries):
         mark = entry.marks[one.key]
-        mean, low, high = (scale * x for x in mark.value)
+        mean, low, high = (scale * x for x in one.within(mark.value))
         if not np.isfinite(mean):
             ax.text(0.02, y, "no number", transform=ax.get_yaxis_transform(), va="center", color=style.GREY, fontsize=8)
             continue
         reference = entry.label == found.reference
         color = style.INK if reference else style.PALETTE[0]
-        if np.isfinite(low):
-            if one.unit in ("percent", "share") and one.better:  # a t interval knows no bounds
-                low, high = max(low, 0.0), min(high, 100.0)
+        if np.isfinite(mark.value[1]):
             ax.plot([low, high], [y, y], color=color, linewidth=1.6, zorder=2)
         face = color if reference or mark.differs else "white"
         ax.plot([mean], [y], "D" if reference else "o", color=color, markerfacecolor=face, markersize=6, zorder=3)

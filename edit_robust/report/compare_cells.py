@@ -43,12 +43,9 @@ def number(value: float, one: Metric) -> str:
 
 def full(mark: Mark, one: Metric) -> str:
     """`94.0 [91.2, 96.8] (1-3)`."""
-    mean, low, high = mark.value
+    mean, low, high = one.within(mark.value)
     text = number(mean, one)
-    if math.isfinite(low):
-        top = {"percent": 100.0, "share": 1.0}.get(one.unit)
-        if top is not None and one.better:  # a t interval knows no bounds
-            low, high = max(low, 0.0), min(high, top)
+    if math.isfinite(mark.value[1]):
         text += f" [{number(low, one)}, {number(high, one)}]"
     return text + (f" ({rank_text(mark.rank)})" if mark.rank else "")
 

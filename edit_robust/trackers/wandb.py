@@ -154,13 +154,14 @@ class WandbTracker:
             self._run.log({f"figures/{file.stem}": self._wandb.Image(str(file)) for file in pictures})
 
 
-def import_early(overrides: Iterable[str]) -> None:
-    """Import what `wandb.init` imports, unless a command's overrides leave W&B out.
+def import_early(tracker: Mapping[str, Any]) -> None:
+    """Import what `wandb.init` imports, where this is the tracker of a config. tracker: its node.
 
     Its classes look through all modules that are loaded: with PyTorch and transformers among them that takes four
     seconds, and half a second before them.
     """
-    if {"tracker=none", "tracker.mode=disabled"} & set(overrides) or os.environ.get("WANDB_MODE") == "disabled":
+    ours = tracker.get("_target_") == f"{__name__}.{WandbTracker.__name__}"
+    if not ours or "disabled" in (tracker.get("mode"), os.environ.get("WANDB_MODE")):
         return
     try:
         os.environ.setdefault("WANDB_SILENT", "true")

@@ -8,6 +8,7 @@ import pytest
 from test_image_metrics import image_run
 
 from edit_robust.figures.frame import RunData
+from edit_robust.report import findings
 from edit_robust.report.claims import COLUMNS, MATCHED, WHOLE, claims, permuted, role, to_markdown
 
 pytestmark = pytest.mark.slow
@@ -99,4 +100,5 @@ def test_markdown_and_page(agreeing: pd.DataFrame) -> None:
     lines = text.splitlines()
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     assert "| agrees |" in text and "2 / 6 / 12" in text and "fractions" in lines[-1]
+    assert findings.shown([image_run(**SMALL)]) is None
     assert not np.isfinite(claims([image_run(alphas=(1.0,))]).difference).all()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edit_robust.config.compose import compose
 from edit_robust.core.errors import UserError
 from edit_robust.trackers import NoTracker, Tracker, WandbTracker
 from edit_robust.trackers.base import key_of
@@ -236,10 +237,10 @@ def test_wandb_is_imported_before_the_large_libraries_where_it_is_wanted(monkeyp
     monkeypatch.setattr("edit_robust.trackers.wandb.import_module", fails)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for without in (["tracker=none"], ["editor=rome", "tracker.mode=disabled"]):
-        import_early(without)
+        import_early(compose(without).tracker)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    import_early(["editor=rome"])
+    import_early(compose(["editor=rome"]).tracker)
     assert asked == []
     monkeypatch.setenv("WANDB_MODE", "offline")
-    import_early(["editor=rome"])  # what is not there is no matter
+    import_early(compose(["editor=rome"]).tracker)  # what is not there is no matter
     assert [name.partition(".")[0] for name in asked] == ["wandb"]

@@ -172,11 +172,8 @@ def draw_number(ax: Axes, number: Number, lines: Sequence[Group]) -> None:
 
 def _log(ax: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
-    ax.set_xscale("log")
+    style.log_x(ax)
     stretch = max(1.7, (high / low) ** 0.1)
     ax.set_xlim(low / stretch, high * stretch)
     ax.xaxis.set_major_locator(style.LogLocator(subs=(1.0,) if high / low > 20 else (1.0, 3.0), numticks=4))
-    ax.xaxis.set_major_formatter(style.FuncFormatter(lambda value, _: style.plain(value)))
-    ax.xaxis.set_minor_formatter(style.NullFormatter())
     ax.tick_params(axis="x", which="minor", length=0)
-    ax.grid(False, which="minor")

@@ -93,7 +93,7 @@ class CausalLM(Decoder):
         if path is not None:
             self.device, self.dtype = resolve_device(device), DTYPES[dtype or "float32"]
         if path is not None and fast:
-            quicken(found, width=self.layer_at(0).weight.numel() // self.hidden_size)
+            quicken(found, width=self.layer_at(0).shape[1])
         self.abilities = find_abilities(self)
         if self.fast and (slower := self.abilities.warning()):
             log.warning("%s: %s", self.name, slower)

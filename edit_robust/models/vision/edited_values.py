@@ -56,6 +56,16 @@ class EditedValues:
             return self._kept[place][1][name]
         return self._keep(place, delta, {name: delta.terms[name].dense().to(like.device, like.dtype)})[name]
 
+    def factors(self, delta: Delta, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        """u and v of one parameter's change of low rank alone, on the device and of the type of `like`."""
+        place = id(delta), name
+        if place not in self._kept:
+            moved = {k: x.to(like.device, like.dtype) for k, x in delta.terms[name].tensors().items()}
+            found = self._keep(place, delta, moved)
+        else:
+            found = self._kept[place][1]
+        return found["u"], found["v"]
+
     def _keep(self, place: Place, delta: Delta, values: dict[str, Tensor]) -> dict[str, Tensor]:
         size = sum(x.numel() * x.element_size() for x in values.values())
         if self.kept_bytes + size <= self.limit:
@@ -98,7 +108,7 @@ def added_by(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Ten
     found = torch.zeros((), device=h.device, dtype=h.dtype)
     for name, term in delta.terms.items():
         if name == layer.weight_name and isinstance(term, LowRank) and _few(layer, term):
-            found = found + _through(layer, term, h)
+            found = found + _through(layer, *values.factors(delta, name, h), h)
             continue
         change = values.change(delta, name, h)
         if name == layer.weight_name:
@@ -115,9 +125,8 @@ def _few(layer: Layer, term: LowRank) -> bool:
     return groups == 1 and 4 * term.u.shape[1] <= min(term.shape)
 
 
-def _through(layer: Layer, term: LowRank, h: Tensor) -> Tensor:
+def _through(layer: Layer, u: Tensor, v: Tensor, h: Tensor) -> Tensor:
     """u (v^T h): the layer with v^T as its weight, then u at every place."""
-    u, v = term.u.to(h.device, h.dtype), term.v.to(h.device, h.dtype)
     if layer.kind != "conv2d":
         return nn.functional.linear(nn.functional.linear(h, v.T), u)
     few = apply(layer, v.T.reshape(v.shape[1], *layer.weight.shape[1:]), h)

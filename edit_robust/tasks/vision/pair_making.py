@@ -98,16 +98,16 @@ class Making:
         with `seed`.   variants: textures a photograph.   n: photographs to take; None: all.
     """
 
-    images: Path | None = None
-    id_column: str = "path"
-    label_column: str = "label"
-    label_offset: int = 0
-    classes: str | None = None
-    masks: Path | None = None
-    share: float = 0.45
-    variants: int = 1
-    n: int | None = None
-    seed: int = 0
+    images: Path | None
+    id_column: str
+    label_column: str
+    label_offset: int
+    classes: str | None
+    masks: Path | None
+    share: float
+    variants: int
+    n: int | None
+    seed: int
 
 
 def make_pairs(photographs: Path, texture: Path, out: Path, how: Making) -> tuple[int, int]:
