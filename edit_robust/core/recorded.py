@@ -168,7 +168,9 @@ def _tensors(x: Any) -> list[Tensor]:
     return [t for part in x for t in _tensors(part)] if isinstance(x, _NESTED) else []
 
 
-#: Call the function with the values of some numbers, note its result under another one, and forget further ones.
+#: Call the function with the values of some numbers, note its result under another one; whether that is all it does.
+_Call = tuple[Callable[..., Any], tuple[int, ...], int, bool]
+#: The same, and then forget further numbers.
 _Step = tuple[Callable[..., Any], tuple[int, ...], int, tuple[int, ...]]
 
 
@@ -178,7 +180,8 @@ class _Tape:
     def __init__(
         self, operations: Sequence[_Operation], ahead: int, x: Tensor, out: Sequence[Tensor], gradient: Tensor
     ) -> None:
-        moving = _moving(operations, x)
+        moving, written = _moving(operations, x)
+        self._written = written
         self._held: list[Any] = [None]
         self._number = {id(x): 0}  # of tensors that move
         self._constant: set[int] = set()
@@ -190,13 +193,19 @@ class _Tape:
         self._backward = _forgetting(backward, kept)
         self._forward = _forgetting(forward, kept)
 
-    def _steps(self, op: _Operation, moving: set[int]) -> Iterator[_Step]:
+    def _steps(self, op: _Operation, moving: set[int]) -> Iterator[_Call]:
         if not op.gave & moving:
             return
         if op.call is _ATEN.detach.default:
             self._number[id(op.result)] = self._number[id(op.args[0])]
             return
         nested = any(isinstance(a, _NESTED) and _tensors(a) for a in op.args)
+        if op.call is _ATEN.cat.default and not op.gave & self._written:
+            parts = [y for y in op.args[0] if id(y) in self._number]
+            if len(parts) < len(op.args[0]):
+                fixed = [id(y) not in self._number for y in op.args[0]]
+                yield _Joined(op, fixed), tuple(self._input(y) for y in parts), self._output(op.result), True
+                return
         if nested or any(id(v) in self._number for v in op.kwargs.values()):
             given: Sequence[Any] = _tensors((op.args, tuple(op.kwargs.values())))
             function = _filled(op.call, op.args, op.kwargs)
@@ -204,14 +213,15 @@ class _Tape:
             call = _DIRECT.get(op.call, op.call)
             given, function = op.args, partial(call, **op.kwargs) if op.kwargs else call
         inputs = tuple(self._input(value) for value in given)
+        pure = not op.call._schema.is_mutable
         if isinstance(op.result, Tensor):
-            yield function, inputs, self._output(op.result), ()
+            yield function, inputs, self._output(op.result), pure
             return
         together = self._output(None)
-        yield function, inputs, together, ()
+        yield function, inputs, together, pure
         for k, y in enumerate(op.result):
             if isinstance(y, Tensor):
-                yield itemgetter(k), (together,), self._output(y), ()
+                yield itemgetter(k), (together,), self._output(y), True
 
     def _input(self, value: Any) -> int:
         """The number of a tensor that moves; a new one for anything else, which stays as it is."""
@@ -250,17 +260,36 @@ class _Tape:
         return found
 
 
-def _forgetting(steps: Sequence[_Step], kept: set[int]) -> list[_Step]:
-    """The steps, each forgetting what no later one uses: memory that is warm is used again. kept: numbers that are used
-    later; those that the steps use are added."""
-    found = []
-    for function, given, number, _ in reversed(steps):
-        if isinstance(function, itemgetter) and number not in kept:  # one of several results, which nobody looks at
+def _forgetting(steps: Sequence[_Call], kept: set[int]) -> list[_Step]:
+    """The steps whose results are used, each forgetting what no later one uses: memory that is warm is used again.
+    kept: numbers that are used later; those that the steps use are added."""
+    found: list[_Step] = []
+    for function, given, number, pure in reversed(steps):
+        if pure and number not in kept:
             continue
         used = {*given, number}
         found.append((function, given, number, tuple(used - kept)))
         kept |= used
     return found[::-1]
+
+
+class _Joined:
+    """`cat` of tensors, some of which never change: those are put into the result once, and the others every time.
+
+    fixed: whether each of its tensors is one of those.
+    """
+
+    def __init__(self, op: _Operation, fixed: Sequence[bool]) -> None:
+        parts, axis = op.args[0], op.args[1] if len(op.args) > 1 else 0
+        with torch.no_grad():
+            self.whole = op.result.detach().clone()
+            places = self.whole.split([y.shape[axis] for y in parts], axis)
+        self.places = [place for place, stays in zip(places, fixed, strict=True) if not stays]
+
+    def __call__(self, *parts: Tensor) -> Tensor:
+        for place, x in zip(self.places, parts, strict=True):
+            place.copy_(x)
+        return self.whole
 
 
 _PLACE = object()
@@ -284,8 +313,9 @@ def _filled(call: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callab
     return run
 
 
-def _moving(operations: Sequence[_Operation], x: Tensor) -> set[int]:
-    """The memory of whatever differs for another argument, or is written to. _Refused where that leads astray."""
+def _moving(operations: Sequence[_Operation], x: Tensor) -> tuple[set[int], set[int]]:
+    """The memory of whatever differs for another argument, or is written to; and of the latter alone. _Refused where
+    that leads astray."""
     memory: dict[int, int] = {id(x): x.untyped_storage()._cdata}
     made: set[int] = set()
     written: set[int] = set()
@@ -301,4 +331,4 @@ def _moving(operations: Sequence[_Operation], x: Tensor) -> set[int]:
             if op.varies():
                 raise _Refused(f"{op.call} decides by numbers, or draws them")
             moving |= op.gave
-    return moving
+    return moving, written

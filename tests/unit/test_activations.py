@@ -1,7 +1,10 @@
 """The quick form of GPT-2's activation gives the module's own numbers and gradients, wherever it stands."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from helpers.tiny import tiny_checkpoint
 from torch import nn
 from transformers.activations import GELUTanh, NewGELUActivation
 
@@ -14,7 +17,7 @@ OWN = [NewGELUActivation(), GELUTanh(), nn.GELU(approximate="tanh")]
 
 def quick(own: nn.Module) -> nn.Module:
     net = nn.Sequential(own)
-    quicken(net, width=4096)
+    quicken(net)
     assert isinstance(net[0], QuickGelu)
     return net[0]
 
@@ -55,11 +58,9 @@ def test_a_recorded_step_holds_it() -> None:
     assert not recorded.refused and recorded._tape is not None
 
 
-def test_narrow_networks_and_the_plain_path_keep_their_own() -> None:
+def test_narrow_networks_and_the_plain_path_keep_their_own(tmp_path: Path) -> None:
     net = nn.Sequential(nn.GELU(approximate="tanh"), nn.GELU(), nn.ReLU())
-    quicken(net, width=64)
-    assert type(net[0]) is nn.GELU
-    quicken(net, width=4096)
+    quicken(net)
     assert [type(m) for m in net] == [QuickGelu, nn.GELU, nn.ReLU]
     fast, plain = (CausalLM("builtin:fact-gpt", device="cpu", fast=f) for f in (True, False))
     assert [sum(isinstance(m, QuickGelu) for m in one.net.modules()) for one in (fast, plain)] == [4, 0]
@@ -67,3 +68,5 @@ def test_narrow_networks_and_the_plain_path_keep_their_own() -> None:
     with torch.no_grad():
         torch.testing.assert_close(fast.whole(ids), plain.whole(ids), rtol=1e-5, atol=2e-5)
     assert list(fast.net.state_dict()) == list(plain.net.state_dict())
+    narrow = CausalLM(str(tiny_checkpoint("gpt2", tmp_path)), device="cpu")
+    assert not narrow.quick and not any(isinstance(m, QuickGelu) for m in narrow.net.modules())

@@ -39,9 +39,21 @@ def several_results(x: Tensor) -> tuple[Tensor, ...]:
     return ((parts[0] * torch.linspace(1, 2, 3)).sum(1) + index.float().mean(), parts[1])
 
 
+def joined(x: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that stay before, between and behind those that move; one result is written to afterwards."""
+    stays = torch.linspace(0, 1, 2 * N).reshape(N, 2)
+    wide = torch.cat([stays, x, stays + 1, x.square()], -1)
+    written = torch.cat([x, stays], 1)
+    written[:, -1] += x[:, 0]
+    unused = torch.cat([stays, x], 1).exp()
+    assert unused.shape == written.shape
+    return ((wide * torch.linspace(-1, 1, wide.shape[1])).sum(1) * written.sum(1), wide, written)
+
+
 FUNCTIONS: dict[str, Callable[[], Function]] = {
     "attention": with_attention,
     "in place": lambda: in_place,
+    "joined": lambda: joined,
     "several results": lambda: several_results,
     "a constant beside it": lambda: lambda x: (x.square().sum(1), torch.ones(2)),
     "its argument itself": lambda: lambda x: (x.sum(1), x),
@@ -60,6 +72,18 @@ def test_the_same_bits_as_the_function_itself(name: str) -> None:
             if seed != 2:
                 assert torch.equal(recorded.gradient(), plain.gradient())
     assert recorded.refused == ""
+
+
+def test_what_nobody_uses_is_not_run_again() -> None:
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        x.exp().sin()
+        return (x.square().sum(1),)
+
+    recorded = Differentiable(function, record=True)
+    recorded.values(torch.ones(2, 3))
+    recorded.gradient()
+    assert recorded._tape is not None
+    assert len(recorded._tape._forward) == 2
 
 
 def test_the_function_is_called_once_and_its_results_stay_as_they_are() -> None:

@@ -12,8 +12,8 @@ from transformers.activations import GELUTanh, NewGELUActivation
 
 #: With more threads PyTorch's own is as fast.
 _THREADS = 4
-#: A narrower network gains less than the second that it takes to load the loops.
-_WIDE = 512
+#: An MLP's width inside. A narrower network gains less than the second that it takes to load compiled loops.
+WIDE = 512
 
 
 class QuickGelu(nn.Module):
@@ -34,10 +34,10 @@ class QuickGelu(nn.Module):
         return found
 
 
-def quicken(net: nn.Module, width: int) -> None:
-    """Put the quick form in place of every activation that it stands for. width: of an MLP, inside."""
+def quicken(net: nn.Module) -> None:
+    """Put the quick form in place of every activation that it stands for."""
     found = [(parent, name, m) for parent in net.modules() for name, m in parent.named_children() if _stands_for(m)]
-    if not found or width < _WIDE:
+    if not found:
         return
     import edit_robust.models.language.gelu_loops  # noqa: F401  the operations
 

@@ -23,7 +23,7 @@ from edit_robust.core.weights import check_weights
 from edit_robust.models.base import Generated
 from edit_robust.models.devices import DTYPES, resolve_device
 from edit_robust.models.language import generation
-from edit_robust.models.language.activations import quicken
+from edit_robust.models.language.activations import WIDE, quicken
 from edit_robust.models.language.anatomy import dissect
 from edit_robust.models.language.checkpoints import weights_in
 from edit_robust.models.language.decoder import Decoder
@@ -92,8 +92,9 @@ class CausalLM(Decoder):
         self.fast, self.batch_tokens, self.cache_gb = fast, batch_tokens, cache_gb
         if path is not None:
             self.device, self.dtype = resolve_device(device), DTYPES[dtype or "float32"]
-        if path is not None and fast:
-            quicken(found, width=self.layer_at(0).shape[1])
+        self.quick = path is not None and fast and self.layer_at(0).shape[1] >= WIDE
+        if self.quick:
+            quicken(found)
         self.abilities = find_abilities(self)
         if self.fast and (slower := self.abilities.warning()):
             log.warning("%s: %s", self.name, slower)

@@ -36,6 +36,7 @@ class Decoder(Model):
     batch_tokens: padded tokens of a batch.        cache_gb:     memory for what edits cannot change.
     fast:         False runs the plain path: the whole network, one sequence at a time where questions are asked.
     abilities:    what may be run alone, where `fast` is True.
+    quick:        whether a processor runs some small operations as compiled loops in place of PyTorch's own.
     """
 
     def __init__(self, net: Any, anatomy: Anatomy, text: Encoder, name: str, max_tokens: int) -> None:
@@ -49,7 +50,7 @@ class Decoder(Model):
         weight = next(anatomy.owner.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.fast, self.batch_tokens, self.cache_gb = True, 4096, 4.0
-        self.abilities = Abilities()
+        self.abilities, self.quick = Abilities(), False
         self.progress = silent
         self._calls: dict[int | tuple[int, int], list[Call]] = {}
 

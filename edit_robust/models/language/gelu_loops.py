@@ -40,15 +40,22 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
 float_of_bits: Any = intrinsic(_float_of_bits)
 
 
-def _gate(x: Any) -> Any:
-    """s of one number."""
-    t = -x * (_LINEAR + _CUBIC * x * x) * _PER_LOG2
-    t = min(max(t, -_MOST), _MOST)
+def _power_of_two(t: Any) -> Any:
+    """2^t for |t| <= 126."""
     whole = np.floor(t + _HALF)
     r = t - whole
     power = _ONE + r * (_C1 + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * _C6)))))
     scale: Any = float_of_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return _ONE / (_ONE + power * scale)
+    return power * scale
+
+
+power_of_two = compiled(_power_of_two, fastmath=_MAY, inline="always")
+
+
+def _gate(x: Any) -> Any:
+    """s of one number."""
+    t = -x * (_LINEAR + _CUBIC * x * x) * _PER_LOG2
+    return _ONE / (_ONE + power_of_two(min(max(t, -_MOST), _MOST)))
 
 
 gate = compiled(_gate, fastmath=_MAY, inline="always")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from edit_robust.models.language.anatomy import hidden_of, with_hidden
+from edit_robust.models.language.attention import joined, quick_attention
 from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.hooks import hooked
 
@@ -106,7 +107,7 @@ class FrozenPrefix(DynamicCache):
         if not self.frozen:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         kept: Any = self.layers[layer_idx]
-        return torch.cat([kept.keys, key_states], -2), torch.cat([kept.values, value_states], -2)
+        return joined(kept.keys, key_states), joined(kept.values, value_states)
 
 
 class TailInjection:
@@ -185,7 +186,7 @@ class TailInjection:
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         model, stream = self.model, self.stream
-        with self._placed(delta), self._only_where_read():
+        with self._placed(delta), self._only_where_read(), quick_attention(model.net, model.quick):
             if not self.inside:
                 stream = torch.cat([stream[:, :1] + delta.to(stream.dtype)[:, None], stream[:, 1:]], 1)
             hidden = model.replay(stream, self.calls, self.start)
