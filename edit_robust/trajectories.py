@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from edit_robust.core import Delta, Editable, Request, UserError
-from edit_robust.core.combining import lines, task_arithmetic, ties
+from edit_robust.core.combining import SoFar, lines, task_arithmetic, ties
 from edit_robust.editors.base import Edit, Editor, State, edit_each_or_refuse, edit_or_refuse
 
 #: Times that past edits are asked all questions in a sequence, unless `trajectory.every_full` says otherwise.
@@ -240,7 +239,9 @@ class Sequential:
         _needs_batches(editor, self.batch_size)
         yield Point(0, 1.0, 0, (Scope("unedited", range(n)),), whole=True)
         with model.held(state.changes(model)) as before:
+            so_far = SoFar(model, before)
             for step, some, edit in _stack(model, editor, state, requests, ledger, self.batch_size, self.every):
+                so_far.add(edit.delta)
                 if ledger.measured(step):
                     continue
                 done = some[-1] + 1
@@ -251,8 +252,7 @@ class Sequential:
                 scopes += [Scope("retention", range(done), None if full else ("edit",))] if due else []
                 scopes += [Scope("final", range(n))] if last else []
                 edits = _with_requests(edit, some)
-                so_far = partial(model.difference, before)
-                yield Point(step, 1.0, done, tuple(scopes), due, edits, _terms(edit.delta), so_far)
+                yield Point(step, 1.0, done, tuple(scopes), due, edits, _terms(edit.delta), so_far.change)
 
     def looked_at(self, point: Point) -> Point:
         """All past edits are asked all questions."""

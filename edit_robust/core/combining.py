@@ -1,4 +1,5 @@
-"""Several changes of one model made into one: task arithmetic and TIES; and LiNeS, which scales a change by depth."""
+"""Several changes of one model made into one: edits upon edits, task arithmetic, TIES; and LiNeS, which scales a change
+by depth."""
 
 from __future__ import annotations
 
@@ -6,8 +7,45 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from edit_robust.core.delta import Delta, Dense
+from edit_robust.core.delta import Delta, Dense, LowRank, Term, few
+from edit_robust.core.editable import Editable, Snapshot, stepped
 from edit_robust.core.errors import UserError
+
+
+class SoFar:
+    """W - W0 along a walk: the sum of the edits' factors for as long as they are few, else the difference of weights.
+
+    Factors take a small part of the memory, and a network is asked with them in a small part of the time.
+    before: what the parameters were where the walk began; the model stands there.
+    """
+
+    def __init__(self, model: Editable, before: Snapshot) -> None:
+        self.model, self.before, self._position = model, before, before.position
+        exact = all(value.dtype == torch.float32 for value in before.values.values())  # others round at each edit
+        self._made: list[Delta] | None = [] if exact else None
+        self._ranks: dict[str, int] = {}
+
+    def add(self, delta: Delta) -> None:
+        """An edit was made, and the model stands behind it; or weights were put there in its place."""
+        if self._made is None:
+            return
+        expected = {self._position} if not delta.terms else set()
+        if all(self._still_few(name, term) for name, term in delta.terms.items()):
+            expected.add(stepped(self._position, delta))
+        if self.model.position in expected:
+            self._made.append(delta)
+            self._position = self.model.position
+        else:
+            self._made = None
+
+    def _still_few(self, name: str, term: Term) -> bool:
+        self._ranks[name] = self._ranks.get(name, 0) + (term.rank if isinstance(term, LowRank) else min(term.shape))
+        return few(self._ranks[name], term.shape)
+
+    def change(self) -> Delta:
+        """W - W0 where the model stands."""
+        made = [d for d in self._made or () if d.terms]
+        return Delta(Delta.chain(made).terms, self.before.position) if made else self.model.difference(self.before)
 
 
 def task_arithmetic(deltas: Sequence[Delta]) -> Delta:

@@ -49,6 +49,11 @@ class LowRank:
     def shape(self) -> tuple[int, int]:
         return self.u.shape[0], self.v.shape[0]
 
+    @property
+    def rank(self) -> int:
+        """Of the factors; that of their product is at most as large."""
+        return self.u.shape[1]
+
     def tensors(self) -> dict[str, Tensor]:
         return {"u": self.u, "v": self.v}
 
@@ -100,6 +105,11 @@ class Dense:
     def truncate(self, r: int) -> LowRank:
         a, s, b = torch.linalg.svd(self.m.double(), full_matrices=False)
         return LowRank((a[:, :r] * s[:r]).to(self.m.dtype), b[:r].T.contiguous().to(self.m.dtype))
+
+
+def few(rank: int, shape: tuple[int, int]) -> bool:
+    """Whether a change goes through so few directions that its factors cost less than their product."""
+    return 4 * rank <= min(shape)
 
 
 Term = LowRank | Dense

@@ -104,7 +104,7 @@ class Editable:
     def position(self) -> str:
         """Where the weights stand. Changes of `patched` are hashed when this is asked for, and not before."""
         for delta in self._pending:
-            self._position = _step(self._position, delta.digest())
+            self._position = stepped(self._position, delta)
         self._pending = ()
         return self._position
 
@@ -155,7 +155,7 @@ class Editable:
         """
         self._refuse(delta, self._restored)
         self._write(delta)
-        self.position = _step(self.position, delta.digest())
+        self.position = stepped(self.position, delta)
 
     def _refuse(self, delta: Delta, allowed: Allowed | None) -> None:
         for name, term in delta.terms.items():
@@ -308,5 +308,6 @@ def fingerprint(net: nn.Module, layers: Mapping[str, Layer]) -> str:
     return h.hexdigest()[:16]
 
 
-def _step(position: str, digest: str) -> str:
-    return hashlib.sha256(f"{position}+{digest}".encode()).hexdigest()[:16]
+def stepped(position: str, delta: Delta) -> str:
+    """The position behind a change that is added at one."""
+    return hashlib.sha256(f"{position}+{delta.digest()}".encode()).hexdigest()[:16]

@@ -50,7 +50,10 @@ def at_alpha(along: pd.DataFrame, alpha: float) -> dict[str, float]:
 def chosen_alphas(records: pd.DataFrame, along: pd.DataFrame) -> dict[str, Any]:
     """Means over requests, for each constraint: the alpha chosen on held-out images, and the edit's and the original
     task's numbers there on the images to judge by (`along`, their curve). {} where nothing was held out."""
-    held_out, out = held_out_curve(records), dict[str, Any]()
+    out: dict[str, Any] = {}
+    if not records.probe.isin(list(HELD_OUT)).any():
+        return out
+    held_out = held_out_curve(records)
     for prefix, kept in CONSTRAINTS.items():
         found = []
         for request, one in held_out.groupby("request"):

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from edit_robust.core.images import Key, Right
-from edit_robust.evaluate.statistics import penalties as images
 from edit_robust.evaluate.statistics.paired import by_picture, grouped_bootstrap, mcnemar, monotone
 
 #: Written from records by the summary itself: only their intervals are added here.
@@ -24,10 +23,15 @@ _NONE = np.zeros(0)
 
 
 def intervals(
-    records: pd.DataFrame, right: Callable[[int], Right], pictures: Pictures | None = None
+    records: pd.DataFrame,
+    table: pd.DataFrame,
+    final: pd.DataFrame,
+    right: Callable[[int], Right],
+    pictures: Pictures | None = None,
 ) -> dict[str, float]:
     """Intervals and tests of the whole edits.
 
+    table, final: the `scores` of the records, and of their `curve` each request's last row.
     right: step -> which images are answered right there.   pictures: which images show the same picture; None: none.
 
     `edit_gain`, `original_change`: edited less unedited accuracy on clean images; with `_low` and `_high` a 95 %
@@ -37,14 +41,12 @@ def intervals(
     `monotone_edit_violation`, `monotone_original_violation`: the largest step the wrong way along alpha over all
     requests (for the original task: a rise), each with `_p`, which allows for all pairs of alphas and all requests.
     """
-    table = images.scores(records)
     if table.empty or not ((records.scope == "unedited") & (records.probe == "original")).any():
         return {}
     known = lru_cache(maxsize=64)(right)
     before = known(0)
     if not before:  # what single images got was not kept
         return {}
-    final = images.last(images.curve(table))
     ends = list(zip(final.request, final.step, strict=True))
     out: dict[str, float] = {}
     names = partial(_names, pictures)

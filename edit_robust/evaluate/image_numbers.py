@@ -38,7 +38,8 @@ def numbers(
     records = records if "request" in records else records.assign(request="")
     records = records.assign(request=records.request.fillna("").astype(str))
     records = records[~((records.probe == "edit") & (records.request == ""))]  # questions in words
-    table, before = images.scores(records), images.unedited(records)
+    before = images.unedited(records)
+    table = images.scores(records, before)
     if table.empty and before.empty:
         return {}
     along = images.curve(table)
@@ -49,7 +50,7 @@ def numbers(
     out |= _alphas(along) | chosen_alphas(records, along)
     out |= _counts(records, before, table, final)
     if right is not None:
-        out |= intervals(records, right, pictures)
+        out |= intervals(records, table, final, right, pictures)
     return out
 
 

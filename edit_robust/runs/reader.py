@@ -135,16 +135,16 @@ class Run:
         scopes = sorted({k.partition("|")[0] for k in found if k.endswith("|index")})
         return {s: (found[f"{s}|index"], found[f"{s}|logp"], found[f"{s}|hits"]) for s in scopes}
 
-    def _of_images(self, step: int, kind: str) -> dict[Key, np.ndarray]:
-        """Key -> what was kept of a kind (right, pred, logp, logits) of a set's images at a point."""
-        found = {}
+    def _of_images(self, step: int, *kinds: str) -> list[dict[Key, np.ndarray]]:
+        """For each kind (right, pred, logp, logits), key -> what was kept of it of a set's images at a point."""
+        found: dict[str, dict[Key, np.ndarray]] = {kind: {} for kind in kinds}
         for name, array in self.arrays(step, "image-answers").items():
             key, _, its = name.rpartition("|")
-            if its == kind:
+            if its in found:
                 probe, rest = key.split("|", 1)
                 request, shift, severity = rest.rsplit("|", 2)
-                found[probe, request, shift, int(severity)] = array
-        return found
+                found[its][probe, request, shift, int(severity)] = array
+        return list(found.values())
 
     def predictions(self, step: int) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
         """Key -> (predicted class [n], log-probability of the right one [n]) at a point, for the images of which they
@@ -152,8 +152,8 @@ class Run:
         """
         found: dict[Key, tuple[np.ndarray, np.ndarray]] = {}
         for run in (*reversed(self.evaluations), self):
-            logp = run._of_images(step, "logp")
-            for key, pred in run._of_images(step, "pred").items():
+            logp, predicted = run._of_images(step, "logp", "pred")
+            for key, pred in predicted.items():
                 if key in logp or key not in found:
                     found[key] = pred, logp.get(key, np.full(len(pred), np.nan, np.float32))
         return found
@@ -169,11 +169,14 @@ class Run:
     def right(self, step: int) -> dict[Key, np.ndarray]:
         """Key -> bool [n], whether each image is answered right at a point; {} for runs without images."""
         found = {}
-        for kind in ("pred", "right"):  # earlier versions kept classes alone
-            for key, kept in self._of_images(step, kind).items():
-                probe, request, shift, severity = key
-                target = self._targets[probe, request, "none" if severity else shift]
-                found[key] = kept == target if kind == "pred" else np.unpackbits(kept, count=len(target)).astype(bool)
+        classes, bits = self._of_images(step, "pred", "right")
+        for key in {**classes, **bits}:
+            probe, request, shift, severity = key
+            target = self._targets[probe, request, "none" if severity else shift]
+            if key in bits:
+                found[key] = np.unpackbits(bits[key], count=len(target)).astype(bool)
+            else:  # earlier versions kept classes alone
+                found[key] = classes[key] == target
         return found
 
     def pictures(self, probe: str, request: str) -> list[str]:

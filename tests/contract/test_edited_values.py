@@ -158,3 +158,19 @@ def test_a_change_of_few_directions_runs_through_its_factors(place: str, monkeyp
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert (found[-1] - found[0]).abs().max() > 0.01
+
+
+def test_what_several_askers_share_runs_once() -> None:
+    """The unedited module whose changes several ask about runs once for all; each gets what it would get alone."""
+    model = network()
+    g = torch.Generator().manual_seed(3)
+    few = [Delta({"2.weight": LowRank(torch.randn(8, 1, generator=g), torch.randn(72, 1, generator=g))}, model.base)]
+    few += [Delta({"2.weight": Dense(torch.randn(8, 72, generator=g))}, model.base) for _ in range(3)]
+    x, ran = model.sample(4), []
+    alone = [model.logits_along(x, [(d, ALPHAS)]) for d in few]
+    hook = model.net[2].register_forward_hook(lambda m, a, o: ran.append(len(o)))
+    together = dict(model.logits_along_each(x, [[(d, ALPHAS)] for d in few]))
+    hook.remove()
+    assert all(same(together[i], one) for i, one in enumerate(alone))
+    own = [n for n in ran if n == len(x)]  # what is put in the module's place counts as a call of more images
+    assert len(own) == 1 and len(ran) == 1 + len(few)

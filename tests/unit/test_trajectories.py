@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from edit_robust.core import Delta, Editable, Layer, LowRank, Request, UserError
+from edit_robust.core import Delta, Dense, Editable, Layer, LowRank, Request, UserError
 from edit_robust.editors.base import Edit, State
 from edit_robust.trajectories import Batch, Interpolate, Point, Sequential, Single
 
@@ -320,3 +320,54 @@ def test_the_ledger_is_told_where_edits_are_checked(model: Editable) -> None:
     told.clear()
     walk(Interpolate(batch_size=1), model, ledger=Noting())
     assert [t[0] for t in told if t[2]] == [7] and not any(check or points for _, check, _, points in told)
+
+
+def test_a_sequence_tells_its_change_by_factors_while_they_are_few() -> None:
+    """The sum of the edits' factors is what the weights differ by; where factors are many, a matrix changed, or weights
+    were put in place, the difference itself is told."""
+
+    class Wide(PaperEditor):
+        def change(self, requests: Sequence[Request], times: int = 1) -> Delta:
+            g = torch.Generator().manual_seed(int(requests[0].id))
+            term: Any = LowRank(torch.randn(16, 1, generator=g), torch.randn(20, 1, generator=g) * times)
+            return Delta({} if requests[0].id == "1" else {"0.weight": Dense(term.dense()) if self.dense else term})
+
+        dense = False
+
+    def kinds(ledger: Any, dense: bool = False, dtype: torch.dtype = torch.float32) -> list[str]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(20, 16)).to(dtype)
+        model = Editable(net, {"l": Layer("0", 0, "linear", net[0])})
+        first, editor, found = net[0].weight.detach().clone(), Wide(), []
+        editor.dense = dense
+        for point in Sequential(every=1).walk(model, editor, State(("l",), parameters=("0.weight",)), REQUESTS, ledger):
+            if point.step:
+                change = point.change()
+                torch.testing.assert_close(
+                    change.terms["0.weight"].dense(),
+                    (net[0].weight.detach().float() - first.float()),
+                    atol=2e-6,
+                    rtol=1e-5,
+                )
+                assert change.base == model.base
+                found.append(type(change.terms["0.weight"]).__name__)
+        return found
+
+    # the second request is refused; the sixth change would make five directions of sixteen
+    assert kinds(PaperLedger()) == ["LowRank"] * 5 + ["Dense"] * 2
+    assert kinds(PaperLedger(), dense=True) == ["Dense"] * 7
+    assert kinds(PaperLedger(), dtype=torch.float64) == ["Dense"] * 7
+
+    class Jumps(PaperLedger):
+        """Puts the weights behind the third edit in place, as a run that goes on does."""
+
+        def advance(self, model: Editable, step: int, make: Callable[[], Edit], **about: bool) -> Edit:
+            if step > 3:
+                return super().advance(model, step, make)
+            if step == 3:
+                with torch.no_grad():
+                    model.param("0.weight").add_(1.0)
+                model.position = "elsewhere"
+            return Edit(Delta({}, model.position), [])
+
+    assert kinds(Jumps([1, 2, 3])) == ["Dense"] * 4

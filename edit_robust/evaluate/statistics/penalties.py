@@ -46,8 +46,10 @@ def accuracy(correct: Sequence[bool] | np.ndarray) -> tuple[float, int]:
     return (float(right.mean()), len(right)) if len(right) else (float("nan"), 0)
 
 
-def scores(records: pd.DataFrame) -> pd.DataFrame:
+def scores(records: pd.DataFrame, before: pd.DataFrame | None = None) -> pd.DataFrame:
     """A row for each edited model, image set, shift and severity, with the unedited model's accuracy beside.
+
+    before: `unedited` of these records, where that is there already.
 
     Columns: step, alpha, request, probe, shift, severity, accuracy, n, loss, gained, lost, unedited, unedited_loss.
     `request` is "" on original-task rows of a model that was edited for several requests at once.
@@ -56,10 +58,9 @@ def scores(records: pd.DataFrame) -> pd.DataFrame:
     if records.empty or "request" not in records:
         return pd.DataFrame(columns=columns)
     kept = records[records.probe.isin(["original", "edit"]) & records.metric.isin(VALUES)]
-    edited, before = _wide(kept[kept.scope == "at-edit"]), unedited(records)
+    edited, before = _wide(kept[kept.scope == "at-edit"]), unedited(records) if before is None else before
     # The original task's images are the same for all requests, the edit's are each request's own.
-    for table in (edited, before):
-        table["of"] = table.request.where(table.probe == "edit", "")
+    edited, before = (table.assign(of=table.request.where(table.probe == "edit", "")) for table in (edited, before))
     before = before[["of", *SHIFT, "accuracy", "loss"]].drop_duplicates(["of", *SHIFT], keep="last")
     before = before.rename(columns={"accuracy": "unedited", "loss": "unedited_loss"})
     return edited.merge(before, on=["of", *SHIFT], how="left")[columns]

@@ -30,9 +30,9 @@ from edit_robust.models.vision.judging import judge
 from edit_robust.models.vision.networks import Source
 from edit_robust.models.vision.own import count_classes
 from edit_robust.models.vision.precision import Quicker
-from edit_robust.models.vision.prefixes import Pending, Prefixes
+from edit_robust.models.vision.prefixes import Pending, Prefixes, Unchanged
 from edit_robust.models.vision.preprocessing import crop, in_words
-from edit_robust.models.vision.split import Features, SplitNetwork
+from edit_robust.models.vision.split import SplitNetwork
 from edit_robust.models.vision.usage import aliases, owners, uses_of
 
 log = logging.getLogger(__name__)
@@ -337,8 +337,9 @@ class Classifier(Model):
                 pending.found[i] = [[logits for _ in alphas] for _, alphas in several[i]]
         for module, network, features in Prefixes(self, x, self._turn.__getitem__).at(list(groups)):
             unedited: Tensor | None = None
+            shared = Unchanged(self.layers.get(module), features)
             for i, members in groups[module].items():
-                for k, some in self._from(module, network, features, several[i], members, values):
+                for k, some in self._from(module, network, shared, several[i], members, values):
                     pending.found[i][k] = some
                 rest = [k for k, (delta, _) in enumerate(several[i]) if not delta.terms and start[i] == module]
                 for k in rest:  # from the features that are there anyway
@@ -351,7 +352,7 @@ class Classifier(Model):
         self,
         module: str,
         network: SplitNetwork,
-        features: Features,
+        shared: Unchanged,
         directions: Sequence[Line],
         members: Sequence[int],
         values: EditedValues,
@@ -359,24 +360,24 @@ class Classifier(Model):
         """(k, logits along line k) for some lines, all of which change `module` first."""
         own = {f"{module}.weight", f"{module}.bias"} if module in self.layers and self.used_once(module) else set()
         linear = [k for k in members if set(directions[k][0].terms) <= own]
-        along = self._along_one_projection(network, features, module, [directions[k] for k in linear], values)
+        along = self._along_one_projection(network, shared, module, [directions[k] for k in linear], values)
         yield from zip(linear, along, strict=True)
         for k in (k for k in members if k not in linear):
             delta, alphas = directions[k]
             found = []
             for a in alphas:
                 with values.swapped_in(delta, a):
-                    found.append(network.suffix(features).float())
+                    found.append(network.suffix(shared.features).float())
             yield k, found
 
     def _along_one_projection(
-        self, network: SplitNetwork, features: Features, module: str, lines: Sequence[Line], values: EditedValues
+        self, network: SplitNetwork, shared: Unchanged, module: str, lines: Sequence[Line], values: EditedValues
     ) -> list[list[Tensor]]:
         """Logits along straight lines of one projection's weights."""
         if not lines:
             return []
-        layer, h = self.layers[module], features.input
-        unchanged = layer.module(h)
+        layer, features, unchanged = self.layers[module], shared.features, shared.output
+        h = features.input
         rows = [(i, a) for i, (_, alphas) in enumerate(lines) for a in alphas]
         at_once = max(1, SIDE_BY_SIDE // unchanged.numel())
         found: list[list[Tensor]] = [[] for _ in lines]
@@ -384,7 +385,8 @@ class Classifier(Model):
         for start in range(0, len(rows), at_once):
             some = rows[start : start + at_once]
             added = {i: added[i] if i in added else added_by(layer, lines[i][0], h, values) for i, _ in some}
-            out = torch.cat([unchanged + a * added[i] for i, a in some])
+            parts = [torch.add(unchanged, added[i], alpha=a) for i, a in some]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts)
             logits = network.suffix(features.repeat(len(some)), out).float()
             for (i, _), one in zip(some, logits.split(len(features)), strict=True):
                 found[i].append(one)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from edit_robust.core import Delta, Layer, LowRank
+from edit_robust.core.delta import few
 from edit_robust.core.editable import Editable
 
 #: Bytes of edited values that are kept from one batch of images to the next; on a GPU a share of what is free.
@@ -105,24 +107,22 @@ def room(device: torch.device) -> int:
 
 def added_by(layer: Layer, delta: Delta, h: Tensor, values: EditedValues) -> Tensor:
     """What a change of a projection's weight and bias adds to its output."""
-    found = torch.zeros((), device=h.device, dtype=h.dtype)
+    parts = []
     for name, term in delta.terms.items():
         if name == layer.weight_name and isinstance(term, LowRank) and _few(layer, term):
-            found = found + _through(layer, *values.factors(delta, name, h), h)
-            continue
-        change = values.change(delta, name, h)
-        if name == layer.weight_name:
-            found = found + apply(layer, layer.native(change), h)
+            parts.append(_through(layer, *values.factors(delta, name, h), h))
+        elif name == layer.weight_name:
+            parts.append(apply(layer, layer.native(values.change(delta, name, h)), h))
         else:
-            b = change.reshape(-1)
-            found = found + (b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
-    return found
+            b = values.change(delta, name, h).reshape(-1)
+            parts.append(b.view(1, -1, 1, 1) if layer.kind == "conv2d" else b)
+    return reduce(torch.add, parts)
 
 
 def _few(layer: Layer, term: LowRank) -> bool:
-    """Whether a change goes through so few directions that its factors cost less than their product."""
+    """Whether a change costs less through its factors; those of a convolution in groups are one group's alone."""
     groups = layer.module.groups if isinstance(layer.module, nn.Conv2d) else 1
-    return groups == 1 and 4 * term.u.shape[1] <= min(term.shape)
+    return groups == 1 and few(term.rank, term.shape)
 
 
 def _through(layer: Layer, u: Tensor, v: Tensor, h: Tensor) -> Tensor:

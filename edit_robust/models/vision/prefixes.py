@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from edit_robust.core import Layer
 from edit_robust.models.vision.split import Features, SplitNetwork, features_at
 
 #: Bytes of features at different modules that are kept at once; on a GPU a share of what is free.
@@ -44,6 +46,22 @@ class Prefixes:
             for i, (module, split) in enumerate(some):
                 yield module, split, found[i]
                 found[i] = None  # type: ignore[call-overload]  # who asked there is done
+
+
+class Unchanged:
+    """Where a network is continued: the features, and what the unedited module there makes of them, found out once.
+
+    layer: the module as a projection, where it is one.
+    """
+
+    def __init__(self, layer: Layer | None, features: Features) -> None:
+        self.layer, self.features = layer, features
+
+    @cached_property
+    def output(self) -> Tensor:
+        assert self.layer is not None
+        found: Tensor = self.layer.module(self.features.input)
+        return found
 
 
 def kept_bytes(device: torch.device) -> int:

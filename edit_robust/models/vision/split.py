@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,11 +34,13 @@ class Features:
     images: the normalised images [n, 3, h, w], where the suffix is the whole network; None elsewhere.
     kept:   outputs of the prefix that the suffix uses, each [n, ...].
     input:  what the split module is called with, [n, ...].
+    calls:  what the prefix's calls return, by module, once a suffix has run.
     """
 
     images: Tensor | None
     kept: dict[Place, Tensor]
     input: Tensor
+    calls: dict[nn.Module, list[Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.input)
@@ -238,13 +240,14 @@ class SplitNetwork:
     @contextmanager
     def _replaced(self, features: Features) -> Iterator[None]:
         """Inside the block the prefix's calls return the kept outputs; later calls of the same modules run as usual."""
-        zero = features.input.new_zeros(())
-        waiting: dict[nn.Module, list[Any]] = {}
-        for i, (m, _) in enumerate(self._calls):
-            shapes, spec = self._forms[i]
-            blank = [None if s is None else zero.expand(len(features), *s) for s in shapes]
-            flat = [features.kept.get((i, j), blank[j]) for j in range(len(shapes))]
-            waiting.setdefault(m, []).append(tree_unflatten(flat, spec))
+        waiting = features.calls
+        if not waiting:
+            zero = features.input.new_zeros(())
+            for i, (m, _) in enumerate(self._calls):
+                shapes, spec = self._forms[i]
+                blank = [None if s is None else zero.expand(len(features), *s) for s in shapes]
+                flat = [features.kept.get((i, j), blank[j]) for j in range(len(shapes))]
+                waiting.setdefault(m, []).append(tree_unflatten(flat, spec))
 
         def replacement(m: nn.Module, outputs: list[Any]) -> Callable[..., Any]:
             own = m.forward
