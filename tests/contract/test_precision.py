@@ -134,8 +134,9 @@ def test_answers_in_bfloat16_along_a_line() -> None:
 
 
 @pytest.mark.slow
-def test_whole_passes_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "BACKEND", "aot_eager")  # all of torch.compile but the compiler itself
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.thorough)])
+def test_whole_passes_are_compiled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "BACKEND", backend)  # aot_eager: all of torch.compile but the compiler itself
     torch._dynamo.reset()
     plain, model, images = images_net(), images_net(compile=True), pictures(20)
     x = model.see(images)
