@@ -46,7 +46,8 @@ def numbers(
     final = images.last(along)
     out: dict[str, Any] = {name: _mean(final[name]) for name in PARTS if final[name].notna().any()}
     out |= _unedited(before)
-    out |= _severities(table) | _natural(table, before) | _mce(table, before, bool((records.metric == IMAGENET).any()))
+    whole, imagenet = _whole(table), bool((records.metric == IMAGENET).any())
+    out |= _severities(whole) | _natural(whole, before) | _mce(whole, before, imagenet)
     out |= _alphas(along) | chosen_alphas(records, along)
     out |= _counts(records, before, table, final)
     if right is not None:
@@ -79,12 +80,11 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
     return table.merge(ends, on=images.MODEL, how="inner")
 
 
-def _severities(table: pd.DataFrame) -> dict[str, float]:
+def _severities(whole: pd.DataFrame) -> dict[str, float]:
     out: dict[str, float] = {}
-    table = _whole(table)
     both = {
-        "original_ood_penalty": images.original_ood_penalty(table),
-        "editing_ood_penalty": images.editing_ood_penalty(table),
+        "original_ood_penalty": images.original_ood_penalty(whole),
+        "editing_ood_penalty": images.editing_ood_penalty(whole),
     }
     for severity in images.SEVERITIES:
         for name, rows in both.items():
@@ -95,21 +95,20 @@ def _severities(table: pd.DataFrame) -> dict[str, float]:
     return out
 
 
-def _natural(table: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
+def _natural(whole: pd.DataFrame, before: pd.DataFrame) -> dict[str, float]:
     """Accuracies of the original task on images that are a shift of their own, such as renditions."""
     out: dict[str, float] = {}
-    for prefix, rows in (("", _whole(table)), ("unedited_", before)):
+    for prefix, rows in (("", whole), ("unedited_", before)):
         rows = rows[(rows.probe == "original") & (rows["shift"] != "none") & (rows.severity == 0)]
         for name, found in rows.groupby("shift"):
             out[f"{prefix}{name}_accuracy"] = _mean(found.accuracy)
     return out
 
 
-def _mce(table: pd.DataFrame, before: pd.DataFrame, imagenet: bool) -> dict[str, float]:
+def _mce(whole: pd.DataFrame, before: pd.DataFrame, imagenet: bool) -> dict[str, float]:
     """Against AlexNet where the original task is ImageNet's, the only one whose errors are known of it; against the
     unedited model on whatever was measured."""
     out: dict[str, float] = {}
-    whole = _whole(table)
     errors, base = images.mean_errors(whole), images.mean_errors(before)
     if imagenet and images.all_fifteen(before):
         out["unedited_mce"] = images.mce(base)
