@@ -12,10 +12,14 @@ from edit_robust.core.editable import Editable, Snapshot, stepped
 from edit_robust.core.errors import UserError
 
 
+#: Bytes of factors that a walk keeps.
+_KEPT = 64 << 20
+
+
 class SoFar:
     """W - W0 along a walk: the sum of the edits' factors for as long as they are few, else the difference of weights.
 
-    Factors take a small part of the memory, and a network is asked with them in a small part of the time.
+    A difference takes the memory of the matrices; with factors a network is asked in a small part of the time.
     before: what the parameters were where the walk began; the model stands there.
     """
 
@@ -24,6 +28,7 @@ class SoFar:
         exact = all(value.dtype == torch.float32 for value in before.values.values())  # others round at each edit
         self._made: list[Delta] | None = [] if exact else None
         self._ranks: dict[str, int] = {}
+        self._bytes = 0
 
     def add(self, delta: Delta) -> None:
         """An edit was made, and the model stands behind it; or weights were put there in its place."""
@@ -40,7 +45,8 @@ class SoFar:
 
     def _still_few(self, name: str, term: Term) -> bool:
         self._ranks[name] = self._ranks.get(name, 0) + (term.rank if isinstance(term, LowRank) else min(term.shape))
-        return few(self._ranks[name], term.shape)
+        self._bytes += sum(x.numel() * x.element_size() for x in term.tensors().values())
+        return few(self._ranks[name], term.shape) and self._bytes <= _KEPT
 
     def change(self) -> Delta:
         """W - W0 where the model stands."""

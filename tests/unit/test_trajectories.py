@@ -322,7 +322,7 @@ def test_the_ledger_is_told_where_edits_are_checked(model: Editable) -> None:
     assert [t[0] for t in told if t[2]] == [7] and not any(check or points for _, check, _, points in told)
 
 
-def test_a_sequence_tells_its_change_by_factors_while_they_are_few() -> None:
+def test_a_sequence_tells_its_change_by_factors_while_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sum of the edits' factors is what the weights differ by; where factors are many, a matrix changed, or weights
     were put in place, the difference itself is told."""
 
@@ -371,3 +371,5 @@ def test_a_sequence_tells_its_change_by_factors_while_they_are_few() -> None:
             return Edit(Delta({}, model.position), [])
 
     assert kinds(Jumps([1, 2, 3])) == ["Dense"] * 4
+    monkeypatch.setattr("edit_robust.core.combining._KEPT", 3 * 4 * (16 + 20))
+    assert kinds(PaperLedger()) == ["LowRank"] * 4 + ["Dense"] * 3
