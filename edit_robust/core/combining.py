@@ -11,7 +11,6 @@ from edit_robust.core.delta import Delta, Dense, LowRank, Term, few
 from edit_robust.core.editable import Editable, Snapshot, stepped
 from edit_robust.core.errors import UserError
 
-
 #: Bytes of factors that a walk keeps.
 _KEPT = 64 << 20
 
