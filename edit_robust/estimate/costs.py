@@ -45,7 +45,7 @@ def memory(plan: Plan, values: Mapping[str, Any]) -> list[Item]:
     if plan.moments:
         found.append(Item("second moments while summed", 8 * (f2 + 2 * largest), "(L + 2) · 8 f²", PREPARE))
         if plan.spectral:
-            found.append(Item("null spaces while prepared", 8 * (3 * f2 + 5 * largest), "(3 L + 5) · 8 f²", PREPARE))
+            found.append(Item("null spaces while prepared", 8 * (2 * f2 + 9 * largest), "(2 L + 9) · 8 f²", PREPARE))
             found.append(Item("factors and bases, kept", 16 * f2, "at most 2 L · 8 f²", EDIT, True))
         else:
             found.append(Item("factoring", 8 * (f2 + 3 * largest), "(L + 3) · 8 f²", PREPARE))

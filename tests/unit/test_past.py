@@ -177,7 +177,7 @@ def test_a_null_space_of_nothing_or_of_everything_is_refused(threshold: float, s
     """With the nearest threshold that gives every layer one."""
     found = {"a": moment(), "b": 2 * moment(seed=3)}
     with pytest.raises(UserError, match=said) as told:
-        null_spaces(found, threshold, Workspace(tmp_path))
+        null_spaces(dict(found), threshold, Workspace(tmp_path))
     assert "\n" not in str(told.value)
     nearest = float(str(told.value).partition("it is ")[2].partition(",")[0])
-    assert all(0 < u.shape[1] < D for u in null_spaces(found, nearest, Workspace(tmp_path)).values())
+    assert all(0 < u.shape[1] < D for u in null_spaces(dict(found), nearest, Workspace(tmp_path)).values())

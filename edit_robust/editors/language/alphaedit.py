@@ -45,7 +45,7 @@ class AlphaEdit(RememberingEditor):
         check_numbers({"nullspace_threshold": self.nullspace_threshold, "l2": self.l2}, {})
 
     def pasts(
-        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+        self, moments: dict[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
     ) -> Mapping[str, Past]:
         """Solves with L2 I on the null space alone."""
         bases = null_spaces(moments, self.nullspace_threshold, work)

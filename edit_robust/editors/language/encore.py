@@ -48,7 +48,7 @@ class Encore(RememberingEditor):
         Cutoff.of(self.prob_cutoff)
 
     def pasts(
-        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+        self, moments: dict[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
     ) -> Mapping[str, Past]:
         """Solves with lambda C + gamma I, which gets a factor of its own."""
         found = {}

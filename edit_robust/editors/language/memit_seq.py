@@ -43,7 +43,7 @@ class MemitSeq(RememberingEditor):
         check_numbers({"mom2_update_weight": self.mom2_update_weight}, {})
 
     def pasts(
-        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+        self, moments: dict[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
     ) -> Mapping[str, Past]:
         """Solves with lambda C."""
         return {n: Past(Scaled(inverses[n], self.mom2_update_weight), n, c.device) for n, c in moments.items()}

@@ -71,7 +71,7 @@ class Nse(RememberingEditor):
             raise UserError(f"editor.max_iterations={self.max_iterations} must be at least 2: the last one only looks")
 
     def pasts(
-        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+        self, moments: dict[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
     ) -> Mapping[str, Past]:
         """Solves with lambda C."""
         return {n: Past(Scaled(inverses[n], self.mom2_update_weight), n, c.device) for n, c in moments.items()}
@@ -80,7 +80,7 @@ class Nse(RememberingEditor):
         self,
         model: CausalLM,
         groups: Groups,
-        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        moments: dict[str, Float[Tensor, "d_in d_in"]],
         task: Task,
         work: Workspace,
     ) -> NseGiven:

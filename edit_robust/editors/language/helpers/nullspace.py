@@ -16,20 +16,22 @@ from edit_robust.editors.helpers.cache import learned
 
 
 def null_spaces(
-    moments: Mapping[str, Float[Tensor, "d d"]], threshold: float, work: Workspace
+    moments: dict[str, Float[Tensor, "d d"]], threshold: float, work: Workspace
 ) -> dict[str, Float[Tensor, "d r"]]:
-    """U of every layer: the eigenvectors of C whose eigenvalues are below the threshold, float64; P = U U^T.
+    """U of every layer: the eigenvectors of C whose eigenvalues are below the threshold, float64; P = U U^T. Each C is
+    taken out of the dictionary once its own are found.
 
     Eigenvectors are kept under `work.cache`, under a hash of C, so that another threshold needs no new ones. UserError
     where the null space of a layer is empty or everything, with the nearest threshold at which no layer's is.
     """
     found, bases = {}, {}
     with work.progress("Finding null spaces", len(moments)) as advance:
-        for name, c in moments.items():
-            values, vectors = _spectrum(c, work)
+        for name in list(moments):
+            device = moments[name].device
+            values, vectors = _spectrum(moments[name], work)
             found[name], rank = values, int((values < threshold).sum())
-            bases[name] = vectors[:, :rank].clone().to(c.device)  # values ascend
-            del vectors  # of a wide layer they are gigabytes, and the next layer's come
+            bases[name] = vectors[:, :rank].clone().to(device)  # values ascend
+            del vectors, moments[name]  # of a wide layer they are gigabytes, and the next layer's come
             advance(1)
     ranks = {name: basis.shape[1] for name, basis in bases.items()}
     if any(not 0 < ranks[name] < len(values) for name, values in found.items()):

@@ -35,15 +35,16 @@ class RememberingEditor(LayerEditor):
 
     @abstractmethod
     def pasts(
-        self, moments: Mapping[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
+        self, moments: dict[str, Float[Tensor, "d_in d_in"]], inverses: Mapping[str, Inverse], work: Workspace
     ) -> Mapping[str, Past]:
-        """What the solves of every layer keep, before any edit. moments: C, float64; inverses: C^-1."""
+        """What the solves of every layer keep, before any edit. moments: C, float64, taken out of the dictionary where
+        nobody needs it any more; inverses: C^-1."""
 
     def given(
         self,
         model: CausalLM,
         groups: Groups,
-        moments: Mapping[str, Float[Tensor, "d_in d_in"]],
+        moments: dict[str, Float[Tensor, "d_in d_in"]],
         task: Task,
         work: Workspace,
     ) -> Any:
