@@ -57,7 +57,7 @@ def test_gptj_takes_what_the_page_on_scale_says() -> None:
 @pytest.mark.usefixtures("offline")
 def test_alphaedit_takes_its_null_spaces_and_keys_besides() -> None:
     found = estimate(values("editor=alphaedit", *GPTJ), speed=SPEED)
-    assert item(found, "null spaces while prepared") / 1e9 == pytest.approx(49.4, abs=0.1)
+    assert item(found, "null spaces while prepared") / 1e9 == pytest.approx(45.1, abs=0.1)
     assert item(found, "past keys as carried") / 1e9 == pytest.approx(3.9, abs=0.05)
     assert item(found, "eigenvectors, once") / 1e9 == pytest.approx(12.9, abs=0.05)
 
