@@ -33,12 +33,12 @@ class SoFar:
         """An edit was made, and the model stands behind it; or weights were put there in its place."""
         if self._made is None:
             return
-        expected = {self._position} if not delta.terms else set()
-        if all(self._still_few(name, term) for name, term in delta.terms.items()):
-            expected.add(stepped(self._position, delta))
-        if self.model.position in expected:
+        here = self.model.position
+        enough = all(self._still_few(name, term) for name, term in delta.terms.items())
+        moved = enough and here == stepped(self._position, delta)
+        if moved or (here == self._position and not delta.terms):
             self._made.append(delta)
-            self._position = self.model.position
+            self._position = here
         else:
             self._made = None
 

@@ -64,7 +64,7 @@ class LowRank:
 
     def truncate(self, r: int) -> LowRank:
         """Best rank-r approximation, from QR of both factors and the SVD of a small core."""
-        if r >= self.u.shape[1]:
+        if r >= self.rank:
             return self
         qu, ru = torch.linalg.qr(self.u.double())
         qv, rv = torch.linalg.qr(self.v.double())
@@ -119,10 +119,9 @@ FORMAT = "edit-robust-delta-1"
 def _sum(a: Term, b: Term) -> Term:
     if a.shape != b.shape:
         raise ValueError(f"cannot add changes of shapes {a.shape} and {b.shape}")
-    if isinstance(a, LowRank) and isinstance(b, LowRank):
-        rank = a.u.shape[1] + b.u.shape[1]
-        if rank < min(a.shape):  # factors stay smaller than the matrix
-            return LowRank(torch.cat([a.u, b.u], 1), torch.cat([a.v, b.v], 1))
+    # factors stay smaller than the matrix
+    if isinstance(a, LowRank) and isinstance(b, LowRank) and a.rank + b.rank < min(a.shape):
+        return LowRank(torch.cat([a.u, b.u], 1), torch.cat([a.v, b.v], 1))
     return Dense(a.dense() + b.dense())
 
 
@@ -178,6 +177,10 @@ class Delta:
 
     def digest(self) -> str:
         """Hash of the exact bits of the change."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         h = hashlib.sha256()
         for name in sorted(self.terms):
             for part, x in sorted(self.terms[name].tensors().items()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -180,15 +181,14 @@ class _Tape:
     def __init__(
         self, operations: Sequence[_Operation], ahead: int, x: Tensor, out: Sequence[Tensor], gradient: Tensor
     ) -> None:
-        moving, written = _moving(operations, x)
-        self._written = written
+        moving, self._written = _moving(operations, x)
         self._held: list[Any] = [None]
         self._number = {id(x): 0}  # of tensors that move
         self._constant: set[int] = set()
         forward = [step for op in operations[:ahead] for step in self._steps(op, moving)]
         backward = [step for op in operations[ahead:] for step in self._steps(op, moving)]
         self._out, self._gradient = [self._input(y) for y in out], self._input(gradient)
-        del self._number  # the recorded tensors go with the operations, and their ids mean nothing any more
+        del self._number, self._written  # the recorded tensors go with the operations, and their ids mean nothing
         kept = {*self._constant, *self._out, self._gradient}
         self._backward = _forgetting(backward, kept)
         self._forward = _forgetting(forward, kept)
@@ -201,10 +201,10 @@ class _Tape:
             return
         nested = any(isinstance(a, _NESTED) and _tensors(a) for a in op.args)
         if op.call is _ATEN.cat.default and not op.gave & self._written:
-            parts = [y for y in op.args[0] if id(y) in self._number]
-            if len(parts) < len(op.args[0]):
-                fixed = [id(y) not in self._number for y in op.args[0]]
-                yield _Joined(op, fixed), tuple(self._input(y) for y in parts), self._output(op.result), True
+            moves = [id(y) in self._number for y in op.args[0]]
+            if not all(moves) and len({y.dim() for y in op.args[0]}) == 1:  # empty ones may have fewer dimensions
+                joined = _Joined(op, moves)
+                yield joined, tuple(map(self._input, compress(op.args[0], moves))), self._output(op.result), True
                 return
         if nested or any(id(v) in self._number for v in op.kwargs.values()):
             given: Sequence[Any] = _tensors((op.args, tuple(op.kwargs.values())))
@@ -276,15 +276,15 @@ def _forgetting(steps: Sequence[_Call], kept: set[int]) -> list[_Step]:
 class _Joined:
     """`cat` of tensors, some of which never change: those are put into the result once, and the others every time.
 
-    fixed: whether each of its tensors is one of those.
+    moves: whether each of its tensors is one of the others.
     """
 
-    def __init__(self, op: _Operation, fixed: Sequence[bool]) -> None:
+    def __init__(self, op: _Operation, moves: Sequence[bool]) -> None:
         parts, axis = op.args[0], op.args[1] if len(op.args) > 1 else 0
         with torch.no_grad():
             self.whole = op.result.detach().clone()
             places = self.whole.split([y.shape[axis] for y in parts], axis)
-        self.places = [place for place, stays in zip(places, fixed, strict=True) if not stays]
+        self.places = list(compress(places, moves))
 
     def __call__(self, *parts: Tensor) -> Tensor:
         for place, x in zip(self.places, parts, strict=True):

@@ -38,7 +38,7 @@ class Part:
 
     @property
     def rank(self) -> int:
-        return self.weight.u.shape[1]
+        return self.weight.rank
 
     def tensors(self, with_bias: bool) -> Tensors:
         """A and B as peft keeps them; of a convolution A has the kernel's shape and B is 1 x 1."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from edit_robust.core.recorded import Differentiable
 from edit_robust.models.language import attention
-from edit_robust.models.language.attention import joined, quick_attention
+from edit_robust.models.language.attention import quick_attention
 from edit_robust.models.language.causal_lm import CausalLM
-from edit_robust.models.language.injection import TailInjection
+from edit_robust.models.language.injection import TailInjection, joined
 
 SIZES = [(22, 4, 4, 4, 12, 32), (3, 6, 2, 5, 1, 8), (2, 3, 1, 1, 7, 20), (2, 2, 2, 8, 3, 64)]
 
@@ -50,8 +50,6 @@ def stood_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     own = attention.sdpa_attention_forward
     monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *a, **k: (calls.append(1), own(*a, **k))[1])
-    import edit_robust.models.language.attention_loops  # noqa: F401  the operations
-
     return calls
 
 
@@ -128,9 +126,10 @@ def test_in_a_network(kind: Any, tmp_path: Path, stood_back: list[int]) -> None:
 
 
 def test_only_where_it_is_wanted(tmp_path: Path) -> None:
-    net = CausalLM(str(tiny_checkpoint("gpt2", tmp_path)), device="cpu").net
-    config: Any = net.config
-    with quick_attention(net, wanted=False):
+    model = CausalLM(str(tiny_checkpoint("gpt2", tmp_path)), device="cpu")
+    net, config = model.net, model.net.config
+    assert not model.quick
+    with TailInjection(model, model.layer_at(0).name, "mlp", [[5, 6, 7]], [1], [(0, 2)])._quick():
         assert config._attn_implementation == "sdpa"
     with pytest.raises(ZeroDivisionError), quick_attention(net):
         assert config._attn_implementation == "edit-robust-behind"

@@ -40,14 +40,16 @@ def several_results(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def joined(x: Tensor) -> tuple[Tensor, ...]:
-    """Tensors that stay before, between and behind those that move; one result is written to afterwards."""
+    """Tensors that stay before, between and behind those that move; one result is written to afterwards, one begins
+    with an empty tensor of one dimension, as PyTorch still allows."""
     stays = torch.linspace(0, 1, 2 * N).reshape(N, 2)
     wide = torch.cat([stays, x, stays + 1, x.square()], -1)
     written = torch.cat([x, stays], 1)
     written[:, -1] += x[:, 0]
     unused = torch.cat([stays, x], 1).exp()
     assert unused.shape == written.shape
-    return ((wide * torch.linspace(-1, 1, wide.shape[1])).sum(1) * written.sum(1), wide, written)
+    with_nothing = torch.cat([torch.empty(0), x, stays], 1)
+    return ((wide * torch.linspace(-1, 1, wide.shape[1])).sum(1) * written.sum(1), wide, written, with_nothing)
 
 
 FUNCTIONS: dict[str, Callable[[], Function]] = {

@@ -124,7 +124,7 @@ class Prune(Memit):
             gone = [before[name]] if before else []
             terms[name] = _compact(_joined([term.scale(times), *gone, after[name].scale(-1.0)]))
         delta = Delta(terms, model.position)
-        above = sum(t.u.shape[1] for t in after.values())
+        above = sum(t.rank for t in after.values())
         info = {"delta_norm": delta.norm(), "pruned_directions": float(above)}
         return refuse_nonfinite(Edit(delta, [{**i, **info} for i in made.info], piece))
 
@@ -158,6 +158,6 @@ def _joined(parts: Sequence[LowRank]) -> LowRank:
 
 def _compact(term: LowRank) -> Term:
     """The same change as a matrix, where its factors are not small beside one."""
-    if term.u.shape[1] <= _FACTORED * min(term.shape):
+    if term.rank <= _FACTORED * min(term.shape):
         return term
     return Dense((term.u.double() @ term.v.double().T).float())

@@ -1,4 +1,6 @@
-"""Attention behind a text that was read before, on a processor: where an edit's value is optimised."""
+"""Attention behind a text that was read before, on a processor: where an edit's value is optimised. Imported when it is
+wanted, as transformers takes half a second to load what it is registered with.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+import edit_robust.models.language.attention_loops  # noqa: F401  the operations
+
 _NAME = "edit-robust-behind"
 #: With more places PyTorch's own is as fast, and with several threads.
 _PLACES = 8
@@ -19,23 +23,13 @@ _PLACES = 8
 _NOTHING = {"softcap": None, "s_aux": None, "position_bias": None, "head_mask": None, "output_attentions": False}
 
 
-def joined(before: Tensor, new: Tensor) -> Tensor:
-    """Keys or values [b, h, places, d] of the text before and of what follows, with the two parts noted."""
-    whole = torch.cat([before, new], -2)
-    whole.parts = before, new  # type: ignore[attr-defined]
-    return whole
-
-
 @contextmanager
-def quick_attention(net: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside the block, the network's attention looks whether the quick form can stand for PyTorch's. wanted: else
-    nothing happens."""
+def quick_attention(net: nn.Module) -> Iterator[None]:
+    """Inside the block, the network's attention looks whether the quick form can stand for PyTorch's."""
     config: Any = getattr(net, "config", None)
-    if not wanted or getattr(config, "_attn_implementation", None) != "sdpa" or torch.get_num_threads() > 1:
+    if getattr(config, "_attn_implementation", None) != "sdpa" or torch.get_num_threads() > 1:
         yield
         return
-    import edit_robust.models.language.attention_loops  # noqa: F401  the operations
-
     config._attn_implementation = _NAME
     try:
         yield

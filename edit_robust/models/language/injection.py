@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from edit_robust.models.language.anatomy import hidden_of, with_hidden
-from edit_robust.models.language.attention import joined, quick_attention
 from edit_robust.models.language.decoder import Decoder
 from edit_robust.models.language.hooks import hooked
 
@@ -96,6 +95,14 @@ def adding(delta: Tensor, shape: Sequence[int], at: tuple[Tensor, Tensor]) -> An
         return with_hidden(output, hidden.reshape(flat))
 
     return inject
+
+
+def joined(before: Tensor, new: Tensor) -> Tensor:
+    """Keys or values [b, h, places, d] of the text before and of what follows, with the two parts noted for
+    `models.language.attention`."""
+    whole = torch.cat([before, new], -2)
+    whole.parts = before, new  # type: ignore[attr-defined]
+    return whole
 
 
 class FrozenPrefix(DynamicCache):
@@ -186,7 +193,7 @@ class TailInjection:
 
     def read(self, delta: Float[Tensor, "b d"]) -> Float[Tensor, "reads v"]:
         model, stream = self.model, self.stream
-        with self._placed(delta), self._only_where_read(), quick_attention(model.net, model.quick):
+        with self._placed(delta), self._only_where_read(), self._quick():
             if not self.inside:
                 stream = torch.cat([stream[:, :1] + delta.to(stream.dtype)[:, None], stream[:, 1:]], 1)
             hidden = model.replay(stream, self.calls, self.start)
@@ -199,6 +206,14 @@ class TailInjection:
         n = len(self.stream)
         at = (torch.arange(n), torch.zeros(n, dtype=torch.long))
         return hooked(self.layer.module.register_forward_hook(adding(delta, self.stream.shape[:2], at)))
+
+    def _quick(self) -> AbstractContextManager[None]:
+        """Inside the block attention runs as compiled loops where it can, if the model is a quick one."""
+        if not self.model.quick:
+            return nullcontext()
+        from edit_robust.models.language.attention import quick_attention
+
+        return quick_attention(self.model.net)
 
     def _only_where_read(self) -> AbstractContextManager[None]:
         """The last block's MLP runs at the read positions alone: nothing looks at what it gives elsewhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 
@@ -15,7 +15,8 @@ from edit_robust.core.editable import Editable
 
 #: Bytes of edited values that are kept from one batch of images to the next; on a GPU a share of what is free.
 KEPT_BYTES, KEPT_SHARE = 2 << 30, 0.25
-Place = tuple[int, float | str]  # identity of a change; alpha, or the parameter whose change alone is kept
+#: Identity of a change; alpha, or the parameter whose change alone is kept, or its factors.
+Place = tuple[int, float | str]
 
 
 class EditedValues:
@@ -46,29 +47,26 @@ class EditedValues:
     def _of(self, delta: Delta, alpha: float) -> dict[str, Tensor]:
         """Edited values by name; of tied weights, which have several names, one value with all of their changes."""
         self._check(delta)
-        place = id(delta), alpha
-        if place in self._kept:
-            return self._kept[place][1]
-        return self._keep(place, delta, self._made(delta, alpha))
+        return self._once((id(delta), alpha), delta, lambda: self._made(delta, alpha))
 
     def change(self, delta: Delta, name: str, like: Tensor) -> Tensor:
         """The change of one parameter alone, [d_out, d_in], on the device and of the type of `like`."""
-        place = id(delta), name
-        if place in self._kept:
-            return self._kept[place][1][name]
-        return self._keep(place, delta, {name: delta.terms[name].dense().to(like.device, like.dtype)})[name]
+        term = delta.terms[name]
+        found = self._once((id(delta), name), delta, lambda: {name: term.dense().to(like.device, like.dtype)})
+        return found[name]
 
     def factors(self, delta: Delta, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
         """u and v of one parameter's change of low rank alone, on the device and of the type of `like`."""
-        place = id(delta), name
-        if place not in self._kept:
-            moved = {k: x.to(like.device, like.dtype) for k, x in delta.terms[name].tensors().items()}
-            found = self._keep(place, delta, moved)
-        else:
-            found = self._kept[place][1]
+        parts = delta.terms[name].tensors()
+        place = id(delta), f"{name}|factors"
+        found = self._once(place, delta, lambda: {k: x.to(like.device, like.dtype) for k, x in parts.items()})
         return found["u"], found["v"]
 
-    def _keep(self, place: Place, delta: Delta, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _once(self, place: Place, delta: Delta, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What is kept at a place; else what `make` gives, kept where there is room."""
+        if place in self._kept:
+            return self._kept[place][1]
+        values = make()
         size = sum(x.numel() * x.element_size() for x in values.values())
         if self.kept_bytes + size <= self.limit:
             self._kept[place] = delta, values
@@ -129,8 +127,8 @@ def _through(layer: Layer, u: Tensor, v: Tensor, h: Tensor) -> Tensor:
     """u (v^T h): the layer with v^T as its weight, then u at every place."""
     if layer.kind != "conv2d":
         return nn.functional.linear(nn.functional.linear(h, v.T), u)
-    few = apply(layer, v.T.reshape(v.shape[1], *layer.weight.shape[1:]), h)
-    return nn.functional.conv2d(few, u[:, :, None, None])
+    narrow = apply(layer, v.T.reshape(v.shape[1], *layer.weight.shape[1:]), h)
+    return nn.functional.conv2d(narrow, u[:, :, None, None])
 
 
 def apply(layer: Layer, weight: Tensor, h: Tensor) -> Tensor:

@@ -280,7 +280,7 @@ def rows_by_shape(targets: Sequence[Target]) -> dict[Shape, int]:
 def _narrow(term: LowRank) -> LowRank:
     """The same change through no more factors than the matrix has rows or columns."""
     d_out, d_in = term.shape
-    if term.u.shape[1] <= min(d_out, d_in):
+    if term.rank <= min(d_out, d_in):
         return term
     if d_in <= d_out:
         return LowRank(term.dense(), torch.eye(d_in, device=term.u.device))
