@@ -145,6 +145,17 @@ class Nse(RememberingEditor):
         info = [{**a, **b, **c} for a, b, c in zip(infos, signs, told, strict=True)]
         return refuse_nonfinite(Edit(delta, info, {n: mean for n, (_, mean) in read.items()}))
 
+    def spread_each(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> list[Edit]:
+        """One by one: how often a request is written depends on how far it still is."""
+        return self.one_by_one(model, requests, targets, infos, state)
+
     def _distance(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
     ) -> Float[Tensor, " n"]:

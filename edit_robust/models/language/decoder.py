@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from edit_robust.core import Layer, UserError
+from edit_robust.core.delta import Term
 from edit_robust.core.work import silent
 from edit_robust.models.base import Model
 from edit_robust.models.language.abilities import Abilities
 from edit_robust.models.language.anatomy import Anatomy, hidden_of, with_hidden
 from edit_robust.models.language.encoder import Encoder
 from edit_robust.models.language.hooks import Enough, hooked
+from edit_robust.models.language.row_changes import RowChanges
 
 #: How one block was called: positional and keyword arguments, without the hidden states.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -53,6 +55,7 @@ class Decoder(Model):
         self.abilities, self.quick = Abilities(), False
         self.progress = silent
         self._calls: dict[int | tuple[int, int], list[Call]] = {}
+        self._row_changes: RowChanges | None = None
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -249,6 +252,21 @@ class Decoder(Model):
 
     # -- what can be read on the way ---------------------------------------------------------------------------------
 
+    @contextmanager
+    def each_under(self, changes: Sequence[Mapping[str, Term]]) -> Iterator[None]:
+        """Inside the block `trace` and `block_output` read every row as it is under a change of its own; the weights
+        stay. changes: terms by layer name; the first rows have the first change, as many the next, and so on.
+        """
+        before, self._row_changes = self._row_changes, RowChanges(self.layers, changes)
+        try:
+            yield
+        finally:
+            self._row_changes = before
+
+    def _under(self, batch: Sequence[int], rows: int) -> AbstractContextManager[None]:
+        """Inside the block these of so many rows are read under the changes that they have of their own, if any."""
+        return nullcontext() if self._row_changes is None else self._row_changes.on(batch, rows)
+
     @torch.no_grad()
     def trace(
         self, rows: Sequence[Sequence[int]], positions: Sequence[int], layers: Sequence[str]
@@ -258,7 +276,8 @@ class Decoder(Model):
         found: dict[str, list[Tensor]] = {n: [] for n in layers}
         for batch in self.batches([len(r) for r in rows]):
             at = torch.tensor([positions[i] for i in batch])
-            seen = self.run_to(last, self.tokens([rows[i] for i in batch]), layers)
+            with self._under(batch, len(rows)):
+                seen = self.run_to(last, self.tokens([rows[i] for i in batch]), layers)
             for n in layers:
                 found[n].append(seen[n][torch.arange(len(batch)), at.to(seen[n].device)])
         order = torch.tensor([i for batch in self.batches([len(r) for r in rows]) for i in batch])
@@ -294,7 +313,7 @@ class Decoder(Model):
 
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         for batch in self.batches([len(r) for r in rows]):
-            with hooked(block.register_forward_hook(leave)):
+            with self._under(batch, len(rows)), hooked(block.register_forward_hook(leave)):
                 self.hidden(self.tokens([rows[i] for i in batch]))
             hidden = seen.pop()
             for b, i in enumerate(batch):

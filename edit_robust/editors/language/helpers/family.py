@@ -83,9 +83,9 @@ class Climb:
     """What one way up has written. terms: the change of each weight, by parameter name.   keys: [n, d_in] in float32,
     by layer name, as they were read for the solve.   signs: warning signs of each request, by layer name."""
 
-    terms: Mapping[str, Term]
-    keys: Mapping[str, Float[Tensor, "n d_in"]]
-    signs: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    terms: dict[str, Term] = field(default_factory=dict)
+    keys: dict[str, Float[Tensor, "n d_in"]] = field(default_factory=dict)
+    signs: dict[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -222,11 +222,7 @@ class LayerEditor(ABC):
         return State(tuple(layers), given)
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
-        targets, infos = self.targets(model, requests, state)
-        first = self.read(model, requests, targets, state, 0)  # the same for all: the layers above are each one's own
-        return [
-            self.spread(model, [r], targets[i : i + 1], [infos[i]], state, first.one(i)) for i, r in enumerate(requests)
-        ]
+        return self.spread_each(model, requests, *self.targets(model, requests, state), state)
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Edit:
         targets, infos = self.targets(model, requests, state)
@@ -245,9 +241,41 @@ class LayerEditor(ABC):
         base = model.position
         with model.held(state.changes(model)):
             climb = self.climb(model, requests, targets, state, first)
+        return self._edit(model, climb, infos, base)
+
+    def spread_each(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> list[Edit]:
+        """What `spread` gives for every request alone: all go up side by side. Where weights are rounded when they are
+        written, only the lowest layer is read for all of them together."""
+        if model.fast and model.dtype == torch.float32:
+            climbs = self.climb_each(model, requests, targets, state)
+            return [self._edit(model, c, [i], model.position) for c, i in zip(climbs, infos, strict=True)]
+        return self.one_by_one(model, requests, targets, infos, state)
+
+    def one_by_one(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> list[Edit]:
+        """The same, one after the other but for the lowest layer, which is given the same whatever is written above."""
+        first = self.read(model, requests, targets, state, 0)
+        parts = [(slice(i, i + 1), first.one(i)) for i in range(len(requests))]
+        return [self.spread(model, requests[at], targets[at], infos[at], state, begun) for at, begun in parts]
+
+    def _edit(self, model: CausalLM, climb: Climb, infos: Sequence[dict[str, float]], base: str) -> Edit:
+        """The edit that a way up makes of a model that stands at `base`."""
         delta = Delta(self.finish(model, climb.terms), base)
         carry = dict(climb.keys) if self.remembers else {}
-        told = zip(infos, over_layers(climb.signs, len(requests)), strict=True)
+        told = zip(infos, over_layers(climb.signs, len(infos)), strict=True)
         return refuse_nonfinite(Edit(delta, [{**i, **s, "delta_norm": delta.norm()} for i, s in told], carry))
 
     def read(
@@ -269,22 +297,41 @@ class LayerEditor(ABC):
 
         first: what the lowest layer is given, where that is known.
         """
-        terms: dict[str, Term] = {}
-        read: dict[str, Tensor] = {}
-        signs: dict[str, list[dict[str, float]]] = {}
+        climb = Climb()
         for i, name in enumerate(state.layers):
-            layer = model.layers[name]
             now = self.read(model, requests, targets, state, i) if i or first is None else first
-            signs[name] = key_signs(now.bare, now.keys, state.given.inverses[name])
-            read[name] = now.keys
-            k = now.keys.double().T
-            term = self.term(LayerProblem(layer, k, now.residual.T.to(k.device)), state)
-            terms[layer.weight_name] = term
-            step = Delta({layer.weight_name: term}, model.position)
+            step = Delta({model.layers[name].weight_name: self._step(model, climb, name, now, state)}, model.position)
             if not step.finite():
                 break
             model.add(step)
-        return Climb(terms, read, signs)
+        return climb
+
+    def climb_each(
+        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
+    ) -> list[Climb]:
+        """The way up of every request alone, all read together, each under what it has written below. The model's
+        weights are not touched. One with a change that is not finite goes no further."""
+        climbs = [Climb() for _ in requests]
+        written: list[dict[str, Term]] = [{} for _ in requests]
+        going = list(range(len(requests)))
+        for i, name in enumerate(state.layers):
+            with model.each_under([written[j] for j in going]):
+                now = self.read(model, [requests[j] for j in going], targets[going], state, i)
+            steps = [(j, self._step(model, climbs[j], name, now.one(k), state)) for k, j in enumerate(going)]
+            going = [j for j, term in steps if term.finite()]
+            for j, term in steps:
+                written[j][name] = term
+            if not going:
+                break
+        return climbs
+
+    def _step(self, model: CausalLM, climb: Climb, name: str, now: Read, state: State[Any]) -> Term:
+        """The change of one layer, noted with its keys and signs in the way up."""
+        layer, k = model.layers[name], now.keys.double().T
+        climb.signs[name] = key_signs(now.bare, now.keys, state.given.inverses[name])
+        climb.keys[name] = now.keys
+        climb.terms[layer.weight_name] = term = self.term(LayerProblem(layer, k, now.residual.T.to(k.device)), state)
+        return term
 
 
 def mean_keys(model: CausalLM, layer: str, requests: Sequence[Request], groups: Groups) -> Float[Tensor, "n d_in"]:
