@@ -46,12 +46,16 @@ class Case:
 
 def cases(world: World) -> Iterator[Case]:
     """The editors that make independent edits together."""
-    given: dict[str, Any] = {"mom2": str(world.folder / "second_moment.npz"), "context_templates": "bare"}
+    given: dict[str, Any] = {
+        "mom2": str(world.folder / "second_moment.npz"),
+        "context_templates": "bare",
+        "value_batch": 16,
+    }
     last = world.model.n_layers
     yield Case(mend(world), (last - 3, last - 2, last - 1), 40, 1e-5, 3.0)
     yield Case(Rome(**given), (0,), 16, 1e-3, 3.0)
-    yield Case(Emmet(**given), (0,), 16, 1e-3, 2.5)
-    yield Case(Memit(**given, value_batch=16), (0, 1, 2), 16, 1e-3, 3.0)
+    yield Case(Emmet(**given), (0,), 16, 1e-3, 3.0)
+    yield Case(Memit(**given), (0, 1, 2), 16, 1e-3, 3.0)
 
 
 def mend(world: World, rank: int = 128) -> Mend:
