@@ -63,6 +63,13 @@ def test_rows_are_read_under_their_own_changes(
     assert relative(keys[:3], before[:3]) > 1e-2 < relative(keys[6:], before[6:])
 
 
+def test_rows_are_shared_out_evenly(gpt2: Bench) -> None:
+    model, high = gpt2.model, gpt2.model.layer_at(1).name
+    rows = subject_rows(model, gpt2.requests[:1], TEMPLATES)
+    with pytest.raises(ValueError, match="3 rows cannot belong to 2 changes"), model.each_under([{}, {}]):
+        model.trace(*rows, [high])
+
+
 def test_changes_of_rows_end_with_their_block(gpt2: Bench) -> None:
     model, (low, high) = gpt2.model, two_layers(gpt2.model)
     rows = subject_rows(model, gpt2.requests[:1], TEMPLATES)

@@ -27,8 +27,13 @@ class RowChanges:
         self.layers = {n: layers[n] for n in dict.fromkeys(n for change in changes for n in change)}
 
     def on(self, batch: Sequence[int], rows: int) -> AbstractContextManager[None]:
-        """Inside the block each row runs under its own change. batch: numbers of the rows that run, of so many."""
-        share = rows // len(self.changes)
+        """Inside the block each row runs under its own change. batch: numbers of the rows that run, of so many.
+
+        Raises ValueError for rows that cannot be shared out evenly.
+        """
+        share, over = divmod(rows, len(self.changes))
+        if over:
+            raise ValueError(f"{rows} rows cannot belong to {len(self.changes)} changes in equal numbers")
         places: dict[int, list[int]] = {}
         for place, row in enumerate(batch):
             places.setdefault(row // share, []).append(place)

@@ -198,7 +198,11 @@ class LayerEditor(ABC):
     def residual(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any], left: int
     ) -> Float[Tensor, "n d_out"]:
-        """What a layer shall add to the outputs of its keys, float64; `left` layers are still to come, it included."""
+        """What a layer shall add to the outputs of its keys, float64; `left` layers are still to come, it included.
+
+        Read the model by `trace` and `block_output` alone, with as many rows for each request: where requests go up
+        side by side, these show each of them under its own changes.
+        """
         now = model.block_output(state.layers[-1], *subject_rows(model, requests, ["{}"]))
         return (targets.double() - now.to(targets.device).double()) / left
 
