@@ -13,6 +13,8 @@ from edit_robust.estimate.plan import CONTEXTS, QUESTIONS, TAIL, TOKENS, Plan
 
 #: Bytes of an answer that a check keeps, of an edit's answers right after it, and of a file's header (docs/scale.md).
 ANSWER, AT_EDIT, HEADER = 9.2, 840, 3072
+#: Bytes that are kept of an image, under a shift, of a model: class and log-probability, or all of so many logits.
+KEPT_ANSWER, KEPT_LOGITS = 5.25, 2.0 * 1000
 #: Changes of points that are measured together, and a shard of decoded images, take at most so much.
 KEPT, SHARD = 2 << 30, 256 << 20
 #: Dense changes of independent edits are kept as long as all of them take no more.
@@ -118,11 +120,17 @@ def disk(plan: Plan, values: Mapping[str, Any]) -> list[Item]:
 
 
 def _images_on_disk(plan: Plan, values: Mapping[str, Any]) -> list[Item]:
-    """Answers of every image under every shift, and the store of corrupted images."""
+    """Answers of every image under every shift, as they are kept, and the store of corrupted images."""
+    asked = (values.get("measure") or {}).get("image-answers")
+    if asked is None:
+        return []
     images, variants = _images(values), variants_of(values)
-    answers = images * (1 + variants) * 6.0 * (1 + plan.points)
+    each, how = {
+        "answers": (KEPT_ANSWER * (1 + variants), f"{KEPT_ANSWER} an image, shift and model"),
+        "logits": (KEPT_LOGITS * (1 + variants), "2 a class, image, shift and model; of 1000 classes"),
+    }.get(asked.get("keep"), (1 + (1 + variants) / 8, "a bit an image, shift and model, a byte a clean image"))
     store = min(1e9 * float(values["shifts"].get("store_gb") or 0), images * variants * 3.0 * plan.sizes.image**2)
-    found = [Item("answers", answers, "6 an image, shift and model", limit=True)]
+    found = [Item("answers", images * each * (1 + plan.points), how, limit=True)]
     return [
         *found,
         *([Item("corrupted images, shared", store, "3 s² each, at most shifts.store_gb", limit=True)] if store else []),

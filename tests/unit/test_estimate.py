@@ -90,6 +90,19 @@ def test_classifiers_are_built_without_memory(choice: str, parameters: int, edit
     assert found.unknown, "how long training takes is not known beforehand"
 
 
+@pytest.mark.parametrize(
+    ("keep", "megabytes"), [("right", 0.65), ("answers", 25.2), ("logits", 2 * 1000 * 4.8)], ids=lambda x: str(x)
+)
+def test_answers_of_images_take_what_the_page_on_scale_says(keep: str, megabytes: float) -> None:
+    """50,000 images under 95 variants, unedited and edited. Asked nothing of images, a run keeps nothing of them."""
+    size = ["model=scene-cnn", "task=scene-world", "editor=low-rank", "task.n_validation=50000", "task.n_edit=1"]
+    small = estimate(values(*size, "corruption=imagenet-c", f"measure.image-answers.keep={keep}"), speed=SPEED)
+    assert small.plan is not None
+    assert item(small, "answers") / 1e6 / (1 + small.plan.points) == pytest.approx(megabytes, rel=0.2)
+    with pytest.raises(StopIteration):
+        item(estimate(values(*size, "measure=[edits]"), speed=SPEED), "answers")
+
+
 def test_the_built_in_sizes_are_those_of_the_loaded_models() -> None:
     from edit_robust import CausalLM, Classifier
     from edit_robust.estimate.sizes import sizes_of
