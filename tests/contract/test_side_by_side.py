@@ -18,8 +18,8 @@ from edit_robust.editors.language.rect import Rect
 from edit_robust.models.language.causal_lm import CausalLM
 
 TinyModel = Callable[[str], CausalLM]
-SLOW = pytest.mark.slow
-KINDS = ["gpt2", "llama", *(pytest.param(k, marks=SLOW) for k in ("gptj", "gpt_neox", "bloom", "gemma2", "qwen3"))]
+THOROUGH = pytest.mark.thorough
+KINDS = ["gpt2", "llama", *(pytest.param(k, marks=THOROUGH) for k in ("gptj", "gpt_neox", "bloom", "gemma2", "qwen3"))]
 #: Of different lengths, so that rows of one request land in several batches.
 TEMPLATES = ["{}", "As everyone in the whole town knows by now, {}", "So {}"]
 
