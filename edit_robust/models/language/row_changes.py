@@ -40,7 +40,8 @@ class RowChanges:
         return hooked(*(x.module.register_forward_hook(self._hook(n, places)) for n, x in self.layers.items()))
 
     def _hook(self, name: str, places: Mapping[int, Sequence[int]]) -> Any:
-        terms = {i: change[name] for i, change in enumerate(self.changes) if name in change and i in places}
+        device = self.layers[name].weight.device
+        terms = {i: c[name].on(device) for i, c in enumerate(self.changes) if name in c and i in places}
         rows = sum(map(len, places.values()))
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
