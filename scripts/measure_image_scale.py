@@ -2,8 +2,8 @@
 
 Measured, in seconds of one processor thread: decoding and cropping a photograph, each of ImageNet-C's 95 variants, one
 forward pass of each network, and what share of it lies above each layer (operations). From these come core-hours and
-GPU-hours of figures 2c and 4 of arXiv 2303.00046, and the disk that outcomes take. `--check` runs a part of figure 2c's
-work as it would run, and compares its seconds with the arithmetic.
+GPU-hours of figures 2c and 4 of arXiv 2303.00046, and the disk that outcomes take. `measure_hundredth.py` compares this
+arithmetic with runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from edit_robust.core import Delta, Dense
 from edit_robust.core.allocator import keep_freed_memory
 from edit_robust.core.image_files import decode_image
 from edit_robust.models.vision.classifier import Classifier
@@ -160,43 +159,12 @@ def disk() -> Table:
     return table
 
 
-def check(decode: float, net: Network, each: dict[str, float], images: int, edits: int) -> str:
-    """Figure 2c's work on a few images at severity 3, last three layers: seconds measured and from the arithmetic."""
-    model, layers = NETWORKS["vgg16"](), (-1, -2, -3)
-    g = torch.Generator().manual_seed(0)
-    deltas = []
-    for i in layers:
-        layer = model.layer_at(i)
-        for _ in range(edits):
-            deltas.append(Delta({layer.weight_name: Dense(0.01 * torch.randn(layer.shape, generator=g))}, model.base))
-        model.split_at(layer.name)
-    file = io.BytesIO()
-    Image.fromarray(photograph()).save(file, "JPEG", quality=90)
-
-    def answer() -> None:
-        crops = [model.crop(decode_image(io.BytesIO(file.getvalue()), "a photograph")) for _ in range(images)]
-        with model.at_base({}):
-            for name in ALL:
-                x = model.normalise([corrupt(c, name, 3, i) for i, c in enumerate(crops)])
-                list(model.logits_along_each(x, [[(d, [1.0])] for d in deltas]))
-
-    took = seconds(answer)
-    shares = [net.above[i] for i in layers]
-    passes = len(ALL) * work(shares, edits, 1)
-    expected = images * (decode + sum(each.values()) / 5 + passes * net.seconds)
-    return (
-        f"{images} images x {len(ALL)} corruptions x {len(deltas)} edits of VGG16: {took:.1f} s measured, "
-        f"{expected:.1f} s by the arithmetic ({took / expected:.2f} times)"
-    )
-
-
 def main() -> None:
     """Measure, compute, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--images", type=int, default=4, help="of a timed forward pass")
     parser.add_argument("--pairs", type=int, default=136, help="of figure 2")
-    parser.add_argument("--check", type=int, default=0, metavar="N", help="run a part of figure 2c on N images")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -218,8 +186,6 @@ def main() -> None:
         del model
     CONSOLE.print(figures(decode, each, networks, args.pairs))
     CONSOLE.print(disk())
-    if args.check and "vgg16" in networks:
-        CONSOLE.print(check(decode, networks["vgg16"], each, args.check, 2))
     CONSOLE.print(f"{time.time() - start:.0f} s of the clock")
 
 
