@@ -39,7 +39,7 @@ def half(checkpoint: Checkpoint) -> Callable[[str, str], CausalLM]:
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("name", ["rome", "memit", "ft", "ft-unconstrained"])
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", pytest.param("llama", marks=pytest.mark.thorough)])
 def test_edits_gain_what_they_gain_in_float32(
     kind: str, name: str, dtype: str, tiny_model: TinyModel, half: Callable[[str, str], CausalLM], tmp_path: Path
 ) -> None:

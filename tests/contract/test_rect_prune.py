@@ -28,7 +28,7 @@ TinyModel = Callable[[str], CausalLM]
 MAKE: dict[str, Callable[..., Any]] = {"rect": Rect, "prune": Prune, "pmet": Pmet, "nse": Nse}
 
 
-KINDS = ["gpt2", "gptj", "llama", "qwen3"]
+KINDS = ["gpt2", "llama", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("gptj", "qwen3"))]
 
 
 @pytest.fixture(scope="module")

@@ -116,8 +116,11 @@ def test_it_renders_without_complaint_and_without_network(opened: Open, name: st
     assert shown.page.evaluate(f"{broken}.map(a => a.hash)") == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dark"),
+    [(n, False) for n in NAMES]
+    + [pytest.param(n, True, marks=pytest.mark.thorough if i else ()) for i, n in enumerate(NAMES)],
+)
 def test_axe_finds_nothing(opened: Open, name: str, dark: bool) -> None:
     shown = opened(name, dark)
     shown.page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
