@@ -26,6 +26,7 @@ from edit_robust.editors.language.helpers.hypernetwork import Hypernetwork, Stat
 from edit_robust.editors.language.helpers.hypernetwork_files import as_tensors
 from edit_robust.editors.language.memit import Memit
 from edit_robust.editors.language.mend import Mend
+from edit_robust.editors.language.nse import Nse
 from edit_robust.editors.language.rome import Rome
 from edit_robust.models.language.causal_lm import CausalLM
 from edit_robust.tasks.language.counterfact import Counterfact
@@ -56,6 +57,7 @@ def cases(world: World) -> Iterator[Case]:
     yield Case(Rome(**given), (0,), 16, 1e-3, 3.0)
     yield Case(Emmet(**given), (0,), 16, 1e-3, 3.0)
     yield Case(Memit(**given), (0, 1, 2), 16, 1e-3, 3.0)
+    yield Case(Nse(**given), (0, 1, 2), 16, 1e-3, 3.0)
 
 
 def mend(world: World, rank: int = 128) -> Mend:

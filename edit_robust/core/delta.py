@@ -116,7 +116,8 @@ Term = LowRank | Dense
 FORMAT = "edit-robust-delta-1"
 
 
-def _sum(a: Term, b: Term) -> Term:
+def added(a: Term, b: Term) -> Term:
+    """The sum of two changes of one matrix, as factors where that is smaller. ValueError for different shapes."""
     if a.shape != b.shape:
         raise ValueError(f"cannot add changes of shapes {a.shape} and {b.shape}")
     # factors stay smaller than the matrix
@@ -152,7 +153,7 @@ class Delta:
         terms: dict[str, Term] = {}
         for delta in deltas:
             for name, term in delta.terms.items():
-                terms[name] = _sum(terms[name], term) if name in terms else term
+                terms[name] = added(terms[name], term) if name in terms else term
         return Delta(terms, deltas[0].base if deltas else "")
 
     def on(self, device_of: Callable[[str], torch.device]) -> Delta:

@@ -14,6 +14,7 @@ from helpers.small import left_as_found, relative
 from edit_robust.core import Delta, Dense, LowRank
 from edit_robust.editors.language.helpers.values import subject_rows
 from edit_robust.editors.language.memit import Memit
+from edit_robust.editors.language.nse import Nse
 from edit_robust.editors.language.rect import Rect
 from edit_robust.models.language.causal_lm import CausalLM
 
@@ -80,9 +81,12 @@ def test_changes_of_rows_end_with_their_block(gpt2: Bench) -> None:
     assert torch.equal(model.trace(*rows, [high])[high], before)
 
 
-@pytest.mark.parametrize("kind", [Memit, Rect])
-def test_upper_layers_are_read_for_all_at_once(kind: Any, gpt2: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two passes a layer, however many requests; the same edits as one by one, and the weights are never written."""
+@pytest.mark.parametrize(("kind", "asked"), [(Memit, 4), (Rect, 4), (Nse, 1 + 2 * (4 + 1) + 2)])
+def test_upper_layers_are_read_for_all_at_once(
+    kind: Any, asked: int, gpt2: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two passes of the network a layer, however many requests; NSE goes up twice, looks at the distance before and
+    after, and reads keys at the end. The same edits as one by one, and the weights are never written."""
     editor = kind(**gpt2.options(mom2_update_weight=10.0))
     model, requests = gpt2.model, gpt2.requests
     state = gpt2.start(editor, [0, 1])
@@ -94,16 +98,39 @@ def test_upper_layers_are_read_for_all_at_once(kind: Any, gpt2: Bench, monkeypat
     with left_as_found(model), monkeypatch.context() as watched:
         watched.setattr(model, "add", lambda delta: pytest.fail("the weights were written"))
         together = editor.spread_each(model, requests, targets, infos, state)
-    assert len(passes) == 2 * 2  # keys and residuals
+    assert len(passes) == asked
     one_by_one = editor.one_by_one(model, requests, targets, infos, state)
     for a, b in zip(together, one_by_one, strict=True):
         assert apart(a.delta, b.delta) < 1e-4 and a.delta.base == b.delta.base == model.position
         assert a.info[0] == pytest.approx(b.info[0], rel=1e-3) and a.info[0].keys() == b.info[0].keys()
+        assert a.carry.keys() == b.carry.keys() and all(relative(a.carry[n], b.carry[n]) < 1e-4 for n in a.carry)
 
 
+def test_passes_of_requests_that_are_close_enough(gpt2: Bench) -> None:
+    """NSE writes each request as often as it would alone: not at all, or until it is within alpha of its value."""
+    editor = Nse(**gpt2.options(mom2_update_weight=100.0), max_iterations=5)
+    model, requests = gpt2.model, gpt2.requests
+    state = gpt2.start(editor, [0, 1])
+    targets, infos = editor.targets(model, requests, state)
+    far = torch.tensor([1.0, 4.0, 16.0, 64.0, 256.0])[:, None]
+    targets = targets + far * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
+    free = editor.side_by_side(model, requests, targets, infos, state)
+    editor.alpha = 1.01 * sorted(e.info[0]["value_distance"] for e in free)[1]
+    edits = editor.spread_each(model, requests, targets, infos, state)
+    passes = [e.info[0]["passes"] for e in edits]
+    assert passes.count(0) == 2 and set(passes) > {0, 1}
+    for a, b in zip(edits, editor.one_by_one(model, requests, targets, infos, state), strict=True):
+        assert a.info[0]["passes"] == b.info[0]["passes"]
+        if a.info[0]["passes"]:
+            assert apart(a.delta, b.delta) < 1e-4
+        else:
+            assert a.delta.norm() == b.delta.norm() == 0
+
+
+@pytest.mark.parametrize("kind", [Memit, Nse])
 @pytest.mark.parametrize("bad", [[1], [0, 1, 2]])
-def test_one_that_is_not_finite_leaves_the_others(bad: list[int], gpt2: Bench) -> None:
-    editor = Memit(**gpt2.options(mom2_update_weight=10.0))
+def test_one_that_is_not_finite_leaves_the_others(bad: list[int], kind: Any, gpt2: Bench) -> None:
+    editor = kind(**gpt2.options(mom2_update_weight=10.0))
     model, requests = gpt2.model, gpt2.requests[:3]
     state = gpt2.start(editor, [0, 1])
     targets, infos = editor.targets(model, requests, state)

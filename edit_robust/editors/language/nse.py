@@ -21,11 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from edit_robust.core import Delta, LowRank, Request, UserError
+from edit_robust.core.delta import Term
 from edit_robust.core.editable import Snapshot
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import Groups
-from edit_robust.editors.language.helpers.family import LayerProblem, Read, bare_and_mean_keys
+from edit_robust.editors.language.helpers.family import Climb, LayerProblem, Read, bare_and_mean_keys
 from edit_robust.editors.language.helpers.moments import Inverse
 from edit_robust.editors.language.helpers.past import Past, Scaled
 from edit_robust.editors.language.helpers.remembering import GivenPast, RememberingEditor
@@ -118,7 +119,7 @@ class Nse(RememberingEditor):
         first: Read | None = None,
     ) -> Edit:
         base, passes = model.position, [0] * len(requests)
-        written: dict[str, list[LowRank]] = {model.layers[n].weight_name: [] for n in state.layers}
+        climbs: list[Climb] = []
         distance = before = self._distance(model, requests, targets, state)
         with model.held(state.changes(model)):
             for i in range(self.max_iterations - 1):
@@ -126,26 +127,16 @@ class Nse(RememberingEditor):
                 if not some:
                     break
                 begun = None if i or len(some) < len(requests) else first
-                climb = self.climb(model, [requests[i] for i in some], targets[some], state, begun)
-                for name, term in climb.terms.items():
-                    assert isinstance(term, LowRank)
-                    written[name].append(term)
+                climbs.append(self.climb(model, [requests[i] for i in some], targets[some], state, begun))
                 passes = [n + (i in some) for i, n in enumerate(passes)]
-                if not Delta(climb.terms).finite():
+                if not Delta(climbs[-1].terms).finite():
                     break
                 distance = self._distance(model, requests, targets, state)
-            read = {n: bare_and_mean_keys(model, n, requests, state.given.groups) for n in state.layers}
-        terms = {n: _joined(parts, model.matrix(n)) for n, parts in written.items()}
-        delta = Delta(terms, base)
-        signs = over_layers({n: key_signs(*k, state.given.inverses[n]) for n, k in read.items()}, len(requests))
-        norm = delta.norm()
-        told = [
-            {"delta_norm": norm, "value_distance": float(before[i]), "passes": float(n)} for i, n in enumerate(passes)
-        ]
-        info = [{**a, **b, **c} for a, b, c in zip(infos, signs, told, strict=True)]
-        return refuse_nonfinite(Edit(delta, info, {n: mean for n, (_, mean) in read.items()}))
+            keys = {n: bare_and_mean_keys(model, n, requests, state.given.groups) for n in state.layers}
+        told = [{"value_distance": float(d), "passes": float(n)} for d, n in zip(before, passes, strict=True)]
+        return self._of_passes(model, climbs, keys, [{**i, **t} for i, t in zip(infos, told, strict=True)], base, state)
 
-    def spread_each(
+    def side_by_side(
         self,
         model: CausalLM,
         requests: Sequence[Request],
@@ -153,8 +144,49 @@ class Nse(RememberingEditor):
         infos: list[dict[str, float]],
         state: State[Any],
     ) -> list[Edit]:
-        """One by one: how often a request is written depends on how far it still is."""
-        return self.one_by_one(model, requests, targets, infos, state)
+        """Pass by pass, those that are not close enough yet."""
+        climbs: list[list[Climb]] = [[] for _ in requests]
+        written: list[dict[str, Term]] = [{} for _ in requests]
+        distance = before = self._distance(model, requests, targets, state)
+        going = list(range(len(requests)))
+        for _ in range(self.max_iterations - 1):
+            going = [going[k] for k in self._due(distance)]
+            if not going:
+                break
+            some, begun = [requests[j] for j in going], [written[j] for j in going]
+            made = self.climb_each(model, some, targets[going], state, begun)
+            for j, climb in zip(going, made, strict=True):
+                climbs[j].append(climb)
+            going = [j for j in going if Delta(climbs[j][-1].terms).finite()]
+            if not going:
+                break
+            with model.each_under([written[j] for j in going]):
+                distance = self._distance(model, [requests[j] for j in going], targets[going], state)
+        with model.each_under(written):
+            keys = {n: bare_and_mean_keys(model, n, requests, state.given.groups) for n in state.layers}
+        edits = []
+        for j, info in enumerate(infos):
+            own = {n: (bare[j : j + 1], mean[j : j + 1]) for n, (bare, mean) in keys.items()}
+            told = {"value_distance": float(before[j]), "passes": float(len(climbs[j]))}
+            edits.append(self._of_passes(model, climbs[j], own, [{**info, **told}], model.position, state))
+        return edits
+
+    def _of_passes(
+        self,
+        model: CausalLM,
+        climbs: Sequence[Climb],
+        keys: Mapping[str, tuple[Float[Tensor, "n d_in"], Float[Tensor, "n d_in"]]],
+        infos: Sequence[Mapping[str, float]],
+        base: str,
+        state: State[Any],
+    ) -> Edit:
+        """The edit that some passes make of a model that stands at `base`. keys: after the last pass, by layer name."""
+        names = [model.layers[n].weight_name for n in state.layers]
+        terms = {n: _joined([c.terms[n] for c in climbs if n in c.terms], model.matrix(n)) for n in names}
+        delta = Delta(terms, base)
+        signs = over_layers({n: key_signs(*k, state.given.inverses[n]) for n, k in keys.items()}, len(infos))
+        info = [{**i, **s, "delta_norm": delta.norm()} for i, s in zip(infos, signs, strict=True)]
+        return refuse_nonfinite(Edit(delta, info, {n: mean for n, (_, mean) in keys.items()}))
 
     def _distance(
         self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
@@ -176,8 +208,11 @@ def most_active(keys: Float[Tensor, "d_in n"], p: float) -> Int[Tensor, " s"]:
     return order[: max(n, 1)]
 
 
-def _joined(parts: Sequence[LowRank], w: Float[Tensor, "d_out d_in"]) -> LowRank:
+def _joined(parts: Sequence[Term], w: Float[Tensor, "d_out d_in"]) -> LowRank:
     """The sum of what several passes have written, as factors; of rank 0 where there was none."""
-    none = LowRank(w.new_zeros(w.shape[0], 0, dtype=torch.float32), w.new_zeros(w.shape[1], 0, dtype=torch.float32))
-    all_parts = [none, *parts]
-    return LowRank(torch.cat([x.u for x in all_parts], 1), torch.cat([x.v for x in all_parts], 1))
+    us, vs = [w.new_zeros(w.shape[0], 0, dtype=torch.float32)], [w.new_zeros(w.shape[1], 0, dtype=torch.float32)]
+    for part in parts:
+        assert isinstance(part, LowRank)
+        us.append(part.u)
+        vs.append(part.v)
+    return LowRank(torch.cat(us, 1), torch.cat(vs, 1))

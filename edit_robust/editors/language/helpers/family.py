@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Delta, LowRank, Request, TextRequest
-from edit_robust.core.delta import Term
+from edit_robust.core.delta import Term, added
 from edit_robust.core.editable import Layer
 from edit_robust.core.options import DataFile
 from edit_robust.core.work import Workspace
@@ -255,12 +255,23 @@ class LayerEditor(ABC):
         infos: list[dict[str, float]],
         state: State[Any],
     ) -> list[Edit]:
-        """What `spread` gives for every request alone: all go up side by side. Where weights are rounded when they are
-        written, only the lowest layer is read for all of them together."""
+        """What `spread` gives for every request alone: `side_by_side`, or `one_by_one` where weights are rounded when
+        they are written."""
         if model.fast and model.dtype == torch.float32:
-            climbs = self.climb_each(model, requests, targets, state)
-            return [self._edit(model, c, [i], model.position) for c, i in zip(climbs, infos, strict=True)]
+            return self.side_by_side(model, requests, targets, infos, state)
         return self.one_by_one(model, requests, targets, infos, state)
+
+    def side_by_side(
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        infos: list[dict[str, float]],
+        state: State[Any],
+    ) -> list[Edit]:
+        """Every request's edit, all read together at each layer; the model's weights are not touched."""
+        climbs = self.climb_each(model, requests, targets, state)
+        return [self._edit(model, c, [i], model.position) for c, i in zip(climbs, infos, strict=True)]
 
     def one_by_one(
         self,
@@ -270,7 +281,8 @@ class LayerEditor(ABC):
         infos: list[dict[str, float]],
         state: State[Any],
     ) -> list[Edit]:
-        """The same, one after the other but for the lowest layer, which is given the same whatever is written above."""
+        """Every request's edit, one after the other but for the lowest layer, which is given the same whatever is
+        written above."""
         first = self.read(model, requests, targets, state, 0)
         parts = [(slice(i, i + 1), first.one(i)) for i in range(len(requests))]
         return [self.spread(model, requests[at], targets[at], infos[at], state, begun) for at, begun in parts]
@@ -311,20 +323,29 @@ class LayerEditor(ABC):
         return climb
 
     def climb_each(
-        self, model: CausalLM, requests: Sequence[Request], targets: Float[Tensor, "n d"], state: State[Any]
+        self,
+        model: CausalLM,
+        requests: Sequence[Request],
+        targets: Float[Tensor, "n d"],
+        state: State[Any],
+        written: Sequence[dict[str, Term]] | None = None,
     ) -> list[Climb]:
-        """The way up of every request alone, all read together, each under what it has written below. The model's
-        weights are not touched. One with a change that is not finite goes no further."""
+        """The way up of every request alone, all read together, each under what it has written. The model's weights are
+        not touched. One with a change that is not finite goes no further.
+
+        written: what each has written before, by layer name; what it writes now is added, if it is finite.
+        """
         climbs = [Climb() for _ in requests]
-        written: list[dict[str, Term]] = [{} for _ in requests]
+        written = [{} for _ in requests] if written is None else written
         going = list(range(len(requests)))
         for i, name in enumerate(state.layers):
             with model.each_under([written[j] for j in going]):
                 now = self.read(model, [requests[j] for j in going], targets[going], state, i)
             steps = [(j, self._step(model, climbs[j], name, now.one(k), state)) for k, j in enumerate(going)]
-            going = [j for j, term in steps if term.finite()]
+            steps = [(j, term) for j, term in steps if term.finite()]
             for j, term in steps:
-                written[j][name] = term
+                written[j][name] = added(written[j][name], term) if name in written[j] else term
+            going = [j for j, _ in steps]
             if not going:
                 break
         return climbs
