@@ -6,7 +6,8 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 # Tests run in so many processes, each with one thread; a file's tests stay in one.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Many start the program: it is compiled once, also where Python is told elsewhere to write nothing.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast check bench assets figures leaderboard docs clean
@@ -22,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Edit the built-in model 100 times in a row and report what broke; ARGS="editor=memit" for another run
 	$(BIN)/edit-robust run $(ARGS)
 
-test: $(READY) ## Run all tests (about ten minutes on two cores); ARGS="-k rome" for some, ARGS=--thorough for every further case
+test: $(READY) ## Run all tests (about eight minutes on two cores); ARGS="-k rome" for some, ARGS=--thorough for every further case
 	$(PYTEST) $(ARGS)
 
 test-fast: $(READY) ## Run the tests that take no longer than a few seconds each (one or two minutes on two cores)
