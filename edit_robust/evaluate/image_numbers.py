@@ -114,7 +114,7 @@ def _mce(whole: pd.DataFrame, before: pd.DataFrame, imagenet: bool) -> dict[str,
         out["unedited_mce"] = images.mce(base)
         if images.all_fifteen(whole):
             out["mce"] = images.mce(errors)
-    if errors and set(base) <= set(errors):
+    if base and set(base) <= set(errors):
         out["relative_mce"] = images.mce(errors, base)
     return out
 

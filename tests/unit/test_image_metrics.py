@@ -262,6 +262,14 @@ def test_summary_by_hand() -> None:
     json.loads(json.dumps(s), parse_constant=lambda word: pytest.fail(word))
 
 
+@pytest.mark.filterwarnings("error")
+def test_summary_without_the_unedited_model() -> None:
+    """Where it was not asked, nothing is told that is measured against it."""
+    records = image_run(summarised=True).records
+    s = summarise_images(records[records.scope != "unedited"])
+    assert s["original_accuracy"] == pytest.approx(0.91) and "relative_mce" not in s
+
+
 def test_summary_with_all_fifteen_corruptions() -> None:
     """AlexNet's errors are known on ImageNet: what divides by them is told of nothing else."""
     run = image_run(corruptions=tuple(images.ALEXNET), severities=(1, 2, 3, 4, 5), alphas=(1.0,), summarised=True)
