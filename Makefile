@@ -6,8 +6,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 # Tests run in so many processes, each with one thread; a file's tests stay in one.
 WORKERS ?= 2
-# Many start the program: it is compiled once, also where Python is told elsewhere to write nothing.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast check bench assets figures leaderboard docs clean

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,7 @@ def asked(runs: Sequence[Run], ask: Sequence[str], outputs: Path) -> tuple[float
 
         return load
 
-    questions = [asking(run, ask, outputs) for run in runs]
-    questions = [type(q)(**{**vars(q), "model": timed(q.model)}) for q in questions]
+    questions = [replace(q, model=timed(q.model)) for q in (asking(run, ask, outputs) for run in runs)]
     start = time.process_time()
     found = revisit_all(questions, Ui())
     took = time.process_time() - start - loading
@@ -86,9 +86,10 @@ def asked(runs: Sequence[Run], ask: Sequence[str], outputs: Path) -> tuple[float
 
 def figure_2c(folder: Path, outputs: Path, n: int, name: str, layers: Sequence[int]) -> str:
     """Two methods, the last layers, every variant."""
+    originals = photographs(folder, n)
     given = [
         *("model=timm", f"model.name={name}", "model.path=random", "task=pairs", f"task.path={pairs(folder)}"),
-        *(f"task.original={photographs(folder, n)}", *COMMON, f"paths.outputs={outputs}", "editor.max_epochs=1"),
+        *(f"task.original={originals}", *COMMON, f"paths.outputs={outputs}", "editor.max_epochs=1"),
     ]
     methods = (["editor=local-ft"], ["editor=low-rank", "editor.restarts=1"])
     runs = [
@@ -102,7 +103,7 @@ def figure_2c(folder: Path, outputs: Path, n: int, name: str, layers: Sequence[i
     took, images = asked(
         runs, ["measure=[image-answers]", "corruption=imagenet-c", "shifts.store_gb=0", "figures=false"], outputs
     )
-    by_rule = images / 96 * (decode + sum(each.values())) + images * passes * net.seconds
+    by_rule = images / (1 + 5 * len(each)) * (decode + sum(each.values())) + images * passes * net.seconds
     what = f"{len(runs)} edits of {name}: {images:,} images and variants, {passes:.2f} passes each"
     return verdict(what, took, by_rule)
 
@@ -150,7 +151,6 @@ def main() -> None:
         folder, outputs = Path(place) / "images", Path(place) / "outputs"
         folder.mkdir()
         if args.figure == "2c":
-            photographs(folder, args.images)
             CONSOLE.print(figure_2c(folder, outputs, args.images, args.network, args.layers))
         else:
             CONSOLE.print(figure_4(folder, outputs, args.images, args.layers[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -116,13 +116,18 @@ Term = LowRank | Dense
 FORMAT = "edit-robust-delta-1"
 
 
+def joined(parts: Sequence[LowRank]) -> LowRank:
+    """The sum of changes of one matrix, with the factors of all of them. At least one."""
+    return LowRank(torch.cat([p.u for p in parts], 1), torch.cat([p.v for p in parts], 1))
+
+
 def added(a: Term, b: Term) -> Term:
     """The sum of two changes of one matrix, as factors where that is smaller. ValueError for different shapes."""
     if a.shape != b.shape:
         raise ValueError(f"cannot add changes of shapes {a.shape} and {b.shape}")
     # factors stay smaller than the matrix
     if isinstance(a, LowRank) and isinstance(b, LowRank) and a.rank + b.rank < min(a.shape):
-        return LowRank(torch.cat([a.u, b.u], 1), torch.cat([a.v, b.v], 1))
+        return joined([a, b])
     return Dense(a.dense() + b.dense())
 
 

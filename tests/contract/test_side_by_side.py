@@ -97,7 +97,7 @@ def test_upper_layers_are_read_for_all_at_once(
     monkeypatch.setattr(model, "batch_tokens", 10**6)
     with left_as_found(model), monkeypatch.context() as watched:
         watched.setattr(model, "add", lambda delta: pytest.fail("the weights were written"))
-        together = editor.spread_each(model, requests, targets, infos, state)
+        together = editor.side_by_side(model, requests, targets, infos, state)
     assert len(passes) == asked
     one_by_one = editor.one_by_one(model, requests, targets, infos, state)
     for a, b in zip(together, one_by_one, strict=True):
@@ -116,7 +116,7 @@ def test_passes_of_requests_that_are_close_enough(gpt2: Bench) -> None:
     targets = targets + far * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))
     free = editor.side_by_side(model, requests, targets, infos, state)
     editor.alpha = 1.01 * sorted(e.info[0]["value_distance"] for e in free)[1]
-    edits = editor.spread_each(model, requests, targets, infos, state)
+    edits = editor.side_by_side(model, requests, targets, infos, state)
     passes = [e.info[0]["passes"] for e in edits]
     assert passes.count(0) == 2 and set(passes) > {0, 1}
     for a, b in zip(edits, editor.one_by_one(model, requests, targets, infos, state), strict=True):
@@ -136,7 +136,7 @@ def test_one_that_is_not_finite_leaves_the_others(bad: list[int], kind: Any, gpt
     targets, infos = editor.targets(model, requests, state)
     spoilt = targets.clone()
     spoilt[bad] = float("nan")
-    edits = editor.spread_each(model, requests, spoilt, infos, state)
+    edits = editor.side_by_side(model, requests, spoilt, infos, state)
     assert [e.refused for e in edits] == [i in bad for i in range(3)]
     alone = editor.one_by_one(model, requests, spoilt, infos, state)
     for i, (a, b) in enumerate(zip(edits, alone, strict=True)):
@@ -154,6 +154,6 @@ def test_rounded_weights_are_written_one_by_one(
     state = bench.start(editor, [0, 1])
     targets, infos = editor.targets(model, bench.requests[:2], state)
     monkeypatch.setattr(Memit, "climb_each", lambda *args: pytest.fail("read together"))
-    first, _ = editor.spread_each(model, bench.requests[:2], targets, infos, state)
+    first, _ = editor.edit_each(model, bench.requests[:2], state)
     alone = editor.spread(model, bench.requests[:1], targets[:1], infos[:1], state)
     assert apart(first.delta, alone.delta) < 1e-2

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from edit_robust.core import Delta, LowRank, Request, UserError
-from edit_robust.core.delta import Term
+from edit_robust.core.delta import Term, joined
 from edit_robust.core.editable import Snapshot
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, State, check_numbers, refuse_nonfinite
@@ -182,7 +182,7 @@ class Nse(RememberingEditor):
     ) -> Edit:
         """The edit that some passes make of a model that stands at `base`. keys: after the last pass, by layer name."""
         names = [model.layers[n].weight_name for n in state.layers]
-        terms = {n: _joined([c.terms[n] for c in climbs if n in c.terms], model.matrix(n)) for n in names}
+        terms = {n: _all_passes([c.terms[n] for c in climbs if n in c.terms], model.matrix(n)) for n in names}
         delta = Delta(terms, base)
         signs = over_layers({n: key_signs(*k, state.given.inverses[n]) for n, k in keys.items()}, len(infos))
         info = [{**i, **s, "delta_norm": delta.norm()} for i, s in zip(infos, signs, strict=True)]
@@ -208,11 +208,10 @@ def most_active(keys: Float[Tensor, "d_in n"], p: float) -> Int[Tensor, " s"]:
     return order[: max(n, 1)]
 
 
-def _joined(parts: Sequence[Term], w: Float[Tensor, "d_out d_in"]) -> LowRank:
+def _all_passes(parts: Sequence[Term], w: Float[Tensor, "d_out d_in"]) -> LowRank:
     """The sum of what several passes have written, as factors; of rank 0 where there was none."""
-    us, vs = [w.new_zeros(w.shape[0], 0, dtype=torch.float32)], [w.new_zeros(w.shape[1], 0, dtype=torch.float32)]
+    found = [LowRank(*(w.new_zeros(size, 0, dtype=torch.float32) for size in w.shape))]
     for part in parts:
         assert isinstance(part, LowRank)
-        us.append(part.u)
-        vs.append(part.v)
-    return LowRank(torch.cat(us, 1), torch.cat(vs, 1))
+        found.append(part)
+    return joined(found)

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from edit_robust.core import Delta, Dense, LowRank, Request, UserError
-from edit_robust.core.delta import Term
+from edit_robust.core.delta import Term, joined
 from edit_robust.core.work import Workspace
 from edit_robust.editors.base import Edit, Piece, State, refuse_nonfinite
 from edit_robust.editors.language.helpers.contexts import Groups
@@ -105,7 +105,7 @@ class Prune(Memit):
         with model.held(state.changes(model)):
             taken = self._taken(model, state.carried, state)
             if taken and self.mode == "public":  # the model stands at W0 + 2 Delta - S
-                taken = {n: _joined([s, _total(model, state.carried, n).scale(-1.0)]) for n, s in taken.items()}
+                taken = {n: joined([s, _total(model, state.carried, n).scale(-1.0)]) for n, s in taken.items()}
             if taken:
                 model.add(Delta(taken, model.position))
             yield
@@ -122,7 +122,7 @@ class Prune(Memit):
         terms: dict[str, Term] = {}
         for name, term in new.items():
             gone = [before[name]] if before else []
-            terms[name] = _compact(_joined([term.scale(times), *gone, after[name].scale(-1.0)]))
+            terms[name] = _compact(joined([term.scale(times), *gone, after[name].scale(-1.0)]))
         delta = Delta(terms, model.position)
         above = sum(t.rank for t in after.values())
         info = {"delta_norm": delta.norm(), "pruned_directions": float(above)}
@@ -149,11 +149,6 @@ def _total(model: CausalLM, pieces: Sequence[Piece], name: str) -> LowRank:
 def _same(a: Piece, b: Piece) -> bool:
     """Whether two pieces are the same memory, not only equal."""
     return a.keys() == b.keys() and all(a[k].data_ptr() == b[k].data_ptr() for k in a)
-
-
-def _joined(parts: Sequence[LowRank]) -> LowRank:
-    """The sum of changes, as factors."""
-    return LowRank(torch.cat([p.u for p in parts], 1), torch.cat([p.v for p in parts], 1))
 
 
 def _compact(term: LowRank) -> Term:

@@ -226,7 +226,10 @@ class LayerEditor(ABC):
         return State(tuple(layers), given)
 
     def edit_each(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> list[Edit]:
-        return self.spread_each(model, requests, *self.targets(model, requests, state), state)
+        # where weights are rounded when they are written, what is read under a change is not what they would give
+        exact = model.fast and model.dtype == torch.float32
+        way = self.side_by_side if exact else self.one_by_one
+        return way(model, requests, *self.targets(model, requests, state), state)
 
     def edit(self, model: CausalLM, requests: Sequence[Request], state: State[Any]) -> Edit:
         targets, infos = self.targets(model, requests, state)
@@ -246,20 +249,6 @@ class LayerEditor(ABC):
         with model.held(state.changes(model)):
             climb = self.climb(model, requests, targets, state, first)
         return self._edit(model, climb, infos, base)
-
-    def spread_each(
-        self,
-        model: CausalLM,
-        requests: Sequence[Request],
-        targets: Float[Tensor, "n d"],
-        infos: list[dict[str, float]],
-        state: State[Any],
-    ) -> list[Edit]:
-        """What `spread` gives for every request alone: `side_by_side`, or `one_by_one` where weights are rounded when
-        they are written."""
-        if model.fast and model.dtype == torch.float32:
-            return self.side_by_side(model, requests, targets, infos, state)
-        return self.one_by_one(model, requests, targets, infos, state)
 
     def side_by_side(
         self,
